@@ -1,4 +1,4 @@
-"""What every test runs in: no settings of the user, quiet logs, printed seeds; it holds no helpers."""
+"""The environment of every test: no settings of the user, quiet logs, printed seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# What configures flowherd: everybody who runs the engine has some of these exported.
+# Variables that configure flowherd, which users of the engine export.
 _HOSTILE_PREFIX, _HOSTILE_NAMES = (
     ("KRUXIAFLOW_", "OTEL_"),
     {"FLOWHERD_PROCESS_INDEX", "FLOWHERD_PROCESSES", "WORKER_TYPE"},
@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Takes the user's settings away before anything is imported that could read them."""
+    """Removes the user's settings before anything is imported that could read them."""
     del config
     for name in [name for name in os.environ if name.startswith(_HOSTILE_PREFIX) or name in _HOSTILE_NAMES]:
         del os.environ[name]
@@ -42,14 +42,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    """Says whether a failure can be repeated as it is."""
+    """Reports the seeds, with which a failure can be repeated."""
     if os.environ.get("CI"):
         return "random tests: fixed seeds only"
     return "random tests: fixed and fresh seeds; a failure prints its own"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks what starts programs, and leaves out what takes minutes."""
+    """Marks tests that start programs, and deselects those that take minutes."""
     for item in items:
         if _PROCESSES & set(item.path.parts):
             item.add_marker(pytest.mark.fork)
@@ -61,14 +61,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder: a flowherd.toml of the developer must not decide a test."""
+    """An empty working folder, so that a developer's flowherd.toml cannot affect a test."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(autouse=True)
 def _quiet_logs() -> Iterator[None]:
-    """Events go to logging, where caplog finds them, never to stdout; a test's own set-up ends with it."""
+    """Sends events to logging, where caplog finds them, never to stdout; undoes a test's own set-up."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

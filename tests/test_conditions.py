@@ -1,4 +1,4 @@
-"""The conditions under which tests run are themselves tested: a user's environment must not reach them."""
+"""Tests of the conditions under which tests run: the user's environment must not reach them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_look():
 
 
 def test_settings_of_the_user_do_not_reach_a_test(tmp_path) -> None:
-    """Everybody who runs the engine has its variables exported."""
+    """Users of the engine have its variables exported."""
     conftest = Path(__file__).parent / "conftest.py"
     (tmp_path / "conftest.py").write_text(conftest.read_text(encoding="utf-8"))
     (tmp_path / "test_look.py").write_text(LOOK)
@@ -48,7 +48,7 @@ def test_events_reach_caplog_and_never_stdout(caplog, capfd) -> None:
 
 @pytest.mark.parametrize("python", ["3.11.2", "3.12.0", "3.13.0", "3.14.0"])
 def test_ci_installs_each_package_in_one_exact_version_that_we_ask_for(python) -> None:
-    """What is not named there is the newest of the day, and a build fails that nobody has changed."""
+    """A package without a pinned version is the newest of the day, and can break an unchanged build."""
     here = default_environment() | {
         "python_full_version": python,
         "python_version": python.rpartition(".")[0],

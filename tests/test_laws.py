@@ -1,4 +1,4 @@
-"""The laws of the house hold for every source file, and each of them can be broken."""
+"""Every source file keeps the project's laws, and each law finds its breach."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_source_file_keeps_the_law(law: Law) -> None:
 
 
 def test_no_modules_import_each_other_when_they_run() -> None:
-    """Law 1: whoever reads one of them would have to read both."""
+    """Law 1: a reader of one would have to read both."""
     assert circles(SOURCES) == []
     first = Source(W + "sdk/x.py", "from flowherd.sdk import y")
     second = Source(W + "sdk/y.py", "def f():\n    import flowherd.sdk.x")
@@ -135,12 +135,12 @@ BROKEN: list[tuple[Law, str, str]] = [
 
 @pytest.mark.parametrize(("law", "path", "text"), BROKEN)
 def test_a_breach_of_the_law_is_found(law: Law, path: str, text: str) -> None:
-    """A law that cannot be broken is no law."""
+    """A check that cannot fail proves nothing."""
     assert list(law(Source(path, text)))
 
 
 def test_every_law_has_been_broken_once() -> None:
-    """The table above forgets none."""
+    """Every law has an example of a breach above."""
     assert {law for law, _, _ in BROKEN} == set(LAWS)
 
 
@@ -164,7 +164,7 @@ KEPT: list[tuple[Law, str, str]] = [
 
 @pytest.mark.parametrize(("law", "path", "text"), KEPT)
 def test_what_the_law_allows_is_not_complained_of(law: Law, path: str, text: str) -> None:
-    """A law that forbids what it needs would be switched off."""
+    """A law with false alarms would be switched off."""
     assert list(law(Source(path, text))) == []
 
 
@@ -187,7 +187,7 @@ def test_the_top_level_holds_what_was_agreed_and_nothing_else() -> None:
     ],
 )
 def test_p20_importing_starts_no_thread(module: str) -> None:
-    """Faults P20, law 4: what is imported before a fork must not have threads, nor a running loop."""
+    """Faults P20, law 4: modules imported before a fork must start neither threads nor a loop."""
     program = f"import os, {module}; print(len(os.listdir('/proc/self/task')))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

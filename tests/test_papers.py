@@ -18,7 +18,7 @@ OURS = Papers((TOP / PROTOCOL).read_text(encoding="utf-8"), (TOP / FAULTS).read_
 
 @cache
 def texts() -> dict[str, str]:
-    """All but this file, whose examples must fail."""
+    """Returns all texts but this file, whose examples must fail."""
     found = [path for root in ROOTS for path in sorted((TOP / root).rglob("*")) if path.is_file()]
     return {
         str(path.relative_to(TOP)): path.read_text(encoding="utf-8")
@@ -45,7 +45,7 @@ def implied() -> list[Citation]:
 
 
 def test_every_citation_names_something_that_its_paper_has() -> None:
-    """A reader who follows one must arrive."""
+    """Each citation has a target."""
     assert len(cited()) > 300
     assert list(OURS.missing(cited())) == []
 
@@ -57,18 +57,18 @@ def test_every_section_and_id_without_a_paper_is_one_that_there_is() -> None:
 
 
 def test_no_paper_is_cited_that_is_not_in_the_repository() -> None:
-    """Nobody could look it up."""
+    """It could not be looked up."""
     assert [one for path, text in texts().items() for one in papers.nothing_else_is_cited(path, text)] == []
 
 
 def test_every_fault_is_shown_by_a_test_that_exists_or_says_why_not() -> None:
-    """A promise without a test is a wish."""
+    """Each row of the faults is tested."""
     assert list(papers.rows_are_shown(OURS, papers.tests_of(code()))) == []
     assert list(papers.rows_are_unique(OURS)) == []
 
 
 def test_the_papers_are_in_the_source_and_not_among_the_packages() -> None:
-    """They stand beside the packages, in the source roots: a wheel has code alone."""
+    """They are beside the packages, in the source roots, since a wheel contains code only."""
     targets = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"][
         "targets"
     ]
@@ -180,7 +180,7 @@ def test_a_row_without_a_test_and_a_test_that_is_gone_are_found() -> None:
         (FAULTS, "\n3. Each crash point", "\nEach crash point"),
     ],
 )
-def test_what_a_paper_loses_is_missed_by_somebody(paper: str, old: str, new: str) -> None:
+def test_a_row_removed_from_a_paper_is_noticed(paper: str, old: str, new: str) -> None:
     """Mutations of the papers themselves: a section, a fact, a rule, a row."""
     text = {PROTOCOL: OURS.protocol, FAULTS: OURS.faults}[paper]
     assert text.count(old) == 1

@@ -1,5 +1,5 @@
 """The embedded engine: Kruxia Flow's worker API on SQLite, for first use, tests and demos only.
 
 `serve.serve(EngineSettings(…))` runs it as a program; `engine.Engine` and `app.build_app` embed it in a test.
-Known differences to the server are listed in `tests/contract/differences.toml`.
+Known differences from the server are listed in `tests/contract/differences.toml`.
 """

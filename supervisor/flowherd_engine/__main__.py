@@ -1,4 +1,4 @@
-"""`python -m flowherd_engine`: the embedded engine with the few flags that tests need."""
+"""`python -m flowherd_engine`: the embedded engine with the flags that tests need."""
 
 from .serve import serve
 from .settings import EngineSettings

@@ -1,4 +1,4 @@
-"""The HTTP application: its routes, and the order in which the layers answer (protocol.md §1.1, §1.2)."""
+"""The HTTP application: its routes and the order of its layers (protocol.md §1.1, §1.2)."""
 
 import logging
 import sqlite3
@@ -25,7 +25,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 _log = logging.getLogger(__name__)
 _API = "/api/v1"
-HOT = {"poll", "heartbeat", "complete", "fail"}  # what workers call all the time
+HOT = {"poll", "heartbeat", "complete", "fail"}  # the frequent calls of workers
 _KNOWN = (ApiError, TextError, ClientDisconnect, sqlite3.Error)
 _ACTIVITY = f"{_API}/activities/{{activity_id}}"
 _WORKFLOW = f"{_API}/workflows/{{workflow_id}}"
@@ -33,7 +33,7 @@ _FILE = f"{_WORKFLOW}/activities/{{activity_key}}/files/{{filename}}"
 
 
 def build_app(engine: Engine) -> ASGIApp:
-    """The ASGI application of `engine`."""
+    """Returns the ASGI application of `engine`."""
     app = FastAPI(
         title="flowherd embedded engine",
         openapi_url=None,
@@ -56,7 +56,7 @@ def build_app(engine: Engine) -> ASGIApp:
 
 
 def routes(engine: Engine) -> list[tuple[str, str, Handler, bool]]:
-    """Method, path, handler and whether a token is needed, of every route."""
+    """Returns method, path and handler of every route, and True if it needs a token."""
     public, worker, workflow, files = (
         PublicApi(engine),
         WorkerApi(engine),
@@ -97,18 +97,18 @@ class PublicApi:
         self._engine = engine
 
     async def health(self, _request: Request) -> Response:
-        """The process answers."""
+        """Replies as long as the process runs."""
         return json_reply(self._marked({"status": "ok"}))
 
     async def ready(self, _request: Request) -> Response:
-        """The store answers too."""
+        """Replies if the database works, too."""
         await self._engine.database.transact(lambda connection: connection.execute("SELECT 1").fetchone())
         parts = ("database", "event_source", "queue", "orchestrator")
         checks = {part: {"status": "healthy"} for part in parts}
         return json_reply({"status": "ready", "checks": checks})
 
     async def info(self, _request: Request) -> Response:
-        """The name of this engine, and what it can do."""
+        """Replies with the version and features of this engine."""
         features = ["workflows", "workers", "authentication", "embedded"]
         features += ["insecure-dev"] if self._engine.authority.open else []
         document = {
@@ -121,20 +121,20 @@ class PublicApi:
         return json_reply(self._marked(document))
 
     def _marked(self, document: dict[str, Any]) -> dict[str, Any]:
-        """`insecure_dev` is there only when it is true (protocol.md §2.2)."""
+        """Adds `insecure_dev`, which is present only if it is true (protocol.md §2.2)."""
         return {**document, "insecure_dev": True} if self._engine.authority.open else document
 
     async def token(self, request: Request) -> Response:
-        """Grant a token for client credentials (protocol.md §2.3)."""
+        """Grants a token for client credentials (protocol.md §2.3)."""
         try:
             body = await request_bodies.read_body(request)
-        except TextError as error:  # here too large a body is called malformed
+        except TextError as error:  # this route reports too large a body as malformed
             raise TextError(400, "Invalid JSON: Failed to buffer the request body") from error
         return self._engine.authority.token(request.headers.get("content-type", ""), body)
 
 
 def _version() -> str:
-    """The version of flowherd, or 0 in a clone that was not installed."""
+    """Returns the version of flowherd, 0 if it is not installed."""
     try:
         return version("flowherd")
     except PackageNotFoundError:
@@ -149,7 +149,7 @@ def _plain(handler: Handler) -> Handler:
 
 
 def _guarded(engine: Engine, handler: Handler) -> Handler:
-    """Auth, then the shutdown check, then the handler (protocol.md §1.2)."""
+    """Adds the token check and the shutdown check before the handler (protocol.md §1.2)."""
 
     async def endpoint(request: Request) -> Response:
         engine.authority.check(request.headers.get("authorization"))
@@ -161,7 +161,7 @@ def _guarded(engine: Engine, handler: Handler) -> Handler:
 
 
 def reply_to(error: Exception) -> Response:
-    """The reply that says what went wrong."""
+    """Returns the reply for an error."""
     match error:
         case ApiError() | TextError():
             return error.reply()
@@ -180,7 +180,7 @@ async def _answer_error(_request: Request, error: Exception) -> Response:
 
 
 def _unrouted(engine: Engine, public: set[str]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """404 needs no token; a wrong method on a protected path is 401 first, then an empty 405."""
+    """Returns the handler for unknown routes: 404 without a token check; a wrong method is 401, then an empty 405."""
 
     async def answer(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

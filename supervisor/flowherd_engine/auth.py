@@ -30,7 +30,7 @@ class _TokenRequest(msgspec.Struct):
 
 
 class Authority:
-    """Knows the one client. Its key is made at start, or from the secret so that tokens survive a restart."""
+    """Issues and checks tokens of one client. The key comes from its secret, so that tokens survive a restart."""
 
     def __init__(self, settings: EngineSettings, clock: Clock) -> None:
         self._clock = clock
@@ -48,7 +48,7 @@ class Authority:
         return self._client_id is None
 
     def check(self, header: str | None) -> None:
-        """Pass a request or refuse it. A missing token passes an open engine; a bad one never does (§2.2).
+        """Checks the token of a request. An open engine accepts a missing token, but never a bad one (§2.2).
 
         Raises:
             ApiError: 401.
@@ -72,7 +72,7 @@ class Authority:
 
     def _verify(self, token: str) -> float:
         try:
-            # the engine's own clock judges the expiry, so that tests can move it
+            # expiry is checked against the engine's clock, which tests can advance
             claims = jwt.decode(
                 token, self._key, ["HS256"], issuer=_ISSUER, audience=_ISSUER, options={"verify_exp": False}
             )
@@ -81,7 +81,7 @@ class Authority:
             raise unauthorized(f"Invalid token: {error}") from error
 
     def token(self, content_type: str, body: bytes) -> Response:
-        """Answer the token endpoint (protocol.md §2.3).
+        """Replies to a request for a token (protocol.md §2.3).
 
         Raises:
             ApiError: 400, 401.

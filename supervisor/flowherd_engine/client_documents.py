@@ -1,4 +1,4 @@
-"""Documents that clients read: status, lists, outputs, definitions (protocol.md §13)."""
+"""Documents for clients: status, lists, outputs, definitions (protocol.md §13)."""
 
 import sqlite3
 from decimal import Decimal
@@ -22,7 +22,7 @@ class Filters(NamedTuple):
 
 
 def status(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any]:
-    """The workflow and its activities (protocol.md §13); a claimed activity still shows as pending.
+    """Returns a workflow with its activities (protocol.md §13); a claimed activity is still shown as pending.
 
     Raises:
         ApiError: 404.
@@ -39,7 +39,7 @@ def status(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any]:
 
 
 def listing(connection: sqlite3.Connection, filters: Filters) -> dict[str, Any]:
-    """A page of workflows, newest first."""
+    """Returns a page of workflows, newest first."""
     where = (
         " WHERE (:status IS NULL OR status = :status)"
         " AND (:definition_name IS NULL OR definition_name = :definition_name)"
@@ -61,10 +61,10 @@ def listing(connection: sqlite3.Connection, filters: Filters) -> dict[str, Any]:
 
 
 def output(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any]:
-    """All outputs of a completed workflow.
+    """Returns all outputs of a completed workflow.
 
     Raises:
-        ApiError: 404, or 400 while it is not completed.
+        ApiError: 404, or 400 if it is not completed.
 
     """
     workflow = _workflow(connection, workflow_id)
@@ -90,10 +90,10 @@ def output(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any]:
 
 
 def activity_output(connection: sqlite3.Connection, workflow_id: str, key: str) -> dict[str, Any]:
-    """The outputs of one completed activity, without its files.
+    """Returns the outputs of one completed activity, without its files.
 
     Raises:
-        ApiError: 404, or 400 while it is not completed.
+        ApiError: 404, or 400 if it is not completed.
 
     """
     workflow = _workflow(connection, workflow_id)
@@ -114,7 +114,7 @@ def activity_output(connection: sqlite3.Connection, workflow_id: str, key: str) 
 
 
 def definitions(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-    """Every stored version, newest first."""
+    """Returns every stored version, newest first."""
     return _documents(
         connection.execute(
             "SELECT name, version, activity_count, created_s FROM definitions ORDER BY seq DESC"
@@ -123,7 +123,7 @@ def definitions(connection: sqlite3.Connection) -> list[dict[str, Any]]:
 
 
 def definition(connection: sqlite3.Connection, name: str, version: str | None) -> dict[str, Any] | None:
-    """A stored version with its activities, or None."""
+    """Returns a stored version with its activities, None if there is none."""
     found = _documents(
         connection.execute(
             "SELECT name, version, document, created_s FROM definitions"
@@ -150,7 +150,7 @@ def _workflow(connection: sqlite3.Connection, workflow_id: str) -> dict[str, Any
 
 
 def _documents(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
-    """Rows as the API writes them: times by their name with `_at`, outputs as an array of name, type and value."""
+    """Converts rows to the API's form: times end in `_at`, outputs are arrays of name, type and value."""
     names = [column[0] for column in cursor.description]
     return [dict(map(_member, names, row)) for row in cursor]
 

@@ -11,7 +11,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 FORMAT = 1
-APPLICATION_ID = 0x466C7768  # "Flwh": marks a file as ours before anything is written to it
+APPLICATION_ID = 0x466C7768  # "Flwh", identifies a file as ours before it is written to
 BUSY_TIMEOUT_S = 5.0
 OPEN_TIMEOUT_S = 1.0
 
@@ -58,15 +58,15 @@ class DatabaseUnusable(Exception):
 
 
 class Database(aiosqlite.Connection):
-    """A connection with a thread of its own: the engine's only writer, so claims are atomic by construction."""
+    """A connection with its own thread, the engine's only writer, so that claims are atomic."""
 
     async def transact(
         self, work: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run `work(connection, …)` on the database thread in one BEGIN IMMEDIATE transaction.
+        """Runs `work(connection, …)` on the database thread in one BEGIN IMMEDIATE transaction.
 
-        One hop between threads per call, whatever the number of statements. An exception rolls back and is
-        raised to the caller.
+        A call changes threads once, whatever the number of statements. An exception rolls back and is raised to the
+        caller.
         """
         result: T = await self._execute(  # type: ignore[no-untyped-call]  # aiosqlite has no types here
             _in_transaction, self._conn, work, *args, **kwargs
@@ -91,7 +91,7 @@ def _in_transaction(
 
 
 async def open_database(path: str) -> Database:
-    """Open or create the store at `path` (or `:memory:`).
+    """Opens or creates the database at `path` (or `:memory:`).
 
     Raises:
         DatabaseUnusable: the file is corrupt, locked, foreign, of a newer format, or cannot be created
@@ -104,7 +104,7 @@ async def open_database(path: str) -> Database:
         try:
             return _connect(path)
         except DatabaseUnusable as error:
-            # an exception here would leave aiosqlite's thread behind: give it something it can close
+            # an exception here would leak aiosqlite's thread, so it gets a connection to close
             unusable.append(error)
             return sqlite3.connect(":memory:")
 
@@ -171,7 +171,7 @@ def _prepare(connection: sqlite3.Connection, path: str) -> None:
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    # asked again inside the transaction: another process may have been creating the same file
+    # checked again in the transaction: another process may have created the file
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         return
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -1,4 +1,4 @@
-"""The typed form of a definition, and reading YAML or JSON into it."""
+"""The typed form of a definition, and its parsing from YAML or JSON."""
 
 import contextlib
 import math
@@ -21,7 +21,7 @@ class Unreadable(ValueError):
 
 
 class Edge(msgspec.Struct, omit_defaults=True):
-    """A dependency: the activity must be completed, or with conditions, in either spelling, be over and all hold."""
+    """A dependency on a completed activity; with conditions, in either spelling, it must be over and all hold."""
 
     activity_key: str
     condition: str | list[str] | None = None
@@ -29,7 +29,7 @@ class Edge(msgspec.Struct, omit_defaults=True):
 
     @property
     def tests(self) -> tuple[str, ...] | None:
-        """The conditions, or None where there are none."""
+        """The conditions, or None if there are none."""
         written = self.condition if self.conditions is None else self.conditions
         if written is None:
             return None
@@ -55,7 +55,7 @@ class Retry(msgspec.Struct):
     max_seconds: Seconds = 300
 
     def backoff_s(self, failed_attempt: int) -> int:
-        """Whole seconds to wait after the `failed_attempt`-th attempt, counted from 1 (protocol.md §3.2)."""
+        """Whole seconds to wait after attempt number `failed_attempt`, counted from 1 (protocol.md §3.2)."""
         if self.strategy == "fixed":
             return min(self.base_seconds, self.max_seconds)
         try:
@@ -92,7 +92,7 @@ class Settings(msgspec.Struct, omit_defaults=True):
     wait_for_signal: WaitForSignal | None = None
 
     def document(self, streaming: Any) -> dict[str, Any]:
-        """The object a worker receives: `cache` always present, nothing that is unset (protocol.md §8.1)."""
+        """Returns the object for workers: always with `cache`, without unset keys (protocol.md §8.1)."""
         found: dict[str, Any] = msgspec.to_builtins(self)
         found["cache"] = self.cache
         if streaming is True or (isinstance(streaming, _StreamingOptions) and streaming.enabled):
@@ -104,7 +104,9 @@ class Activity(msgspec.Struct, omit_defaults=True):
     """An activity as written."""
 
     key: str
-    worker: str = msgspec.field(default_factory=lambda: "std")  # never omitted: one normal form
+    worker: str = msgspec.field(
+        default_factory=lambda: "std"
+    )  # never omitted, so that there is one normal form
     activity_name: str | None = None
     parameters: dict[str, Any] | None = None
     outputs: list[str | _Output] | None = None
@@ -125,7 +127,7 @@ class Workflow(msgspec.Struct, omit_defaults=True):
 
 
 def as_edge(written: str | Edge) -> Edge:
-    """A dependency in its one normal form."""
+    """Returns a dependency in its normal form."""
     if isinstance(written, str):
         return Edge(written)
     tests = written.tests
@@ -133,16 +135,16 @@ def as_edge(written: str | Edge) -> Edge:
 
 
 def as_output(written: str | _Output) -> dict[str, str]:
-    """An output definition in its full form."""
+    """Returns an output definition in its full form."""
     output = _Output(written) if isinstance(written, str) else written
     return {"name": output.name, "type": output.type}
 
 
 def read(body: str) -> Workflow:
-    """The typed form of a YAML or JSON text.
+    """Parses a YAML or JSON text.
 
     Raises:
-        Unreadable: with the reader's own words.
+        Unreadable: with the parser's message.
 
     """
     try:
@@ -186,7 +188,7 @@ def _load(body: str) -> Any:
 
 
 def _measure(root: Any) -> None:
-    """Refuse what unfolds into too much: the walk counts an alias as often as it is used."""
+    """Refuses values that expand too much, counting an alias as often as it is used, non-finite numbers and NUL."""
     nodes = 0
     waiting: list[tuple[Any, int]] = [(root, 0)]
     while waiting:

@@ -17,7 +17,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class DefinitionInvalid(ValueError):
-    """A definition that cannot run; `field_errors` goes into the 422 envelope as it is."""
+    """A definition that cannot run; `field_errors` goes into the 422 envelope unchanged."""
 
     def __init__(self, field_errors: Mapping[str, list[str]]) -> None:
         super().__init__("; ".join(text for texts in field_errors.values() for text in texts))
@@ -26,7 +26,7 @@ class DefinitionInvalid(ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """An activity of a definition, ready to be scheduled again and again."""
+    """An activity of a definition, in the form that is used for scheduling."""
 
     key: str
     worker: str
@@ -39,7 +39,7 @@ class Step:
 
     @cached_property
     def claim_tail(self) -> str:
-        """The part of a poll reply that every scheduling of this step shares, encoded once."""
+        """The constant part of this step's item in a poll reply, encoded once."""
         document: dict[str, Any] = {
             "activity_key": self.key,
             "worker": self.worker,
@@ -58,7 +58,7 @@ class Step:
 
     @property
     def upstream(self) -> frozenset[str]:
-        """The keys this step waits for."""
+        """The keys that this step waits for."""
         return frozenset(dependency.activity_key for dependency in self.dependencies)
 
 
@@ -86,10 +86,10 @@ class Definition:
 
 
 def parse(body: str) -> Definition:
-    """Parse and check a definition given as YAML or JSON.
+    """Parses and checks a definition given as YAML or JSON.
 
     Raises:
-        DefinitionInvalid: with `field_errors.definition` for a text that cannot be read, else by field.
+        DefinitionInvalid: with `field_errors.definition` for a text that cannot be parsed, else by field.
 
     """
     try:
@@ -107,7 +107,7 @@ def parse(body: str) -> Definition:
 
 
 def restore(document: bytes) -> Definition:
-    """The definition back from its stored normal form."""
+    """Restores a definition from its stored normal form."""
     return _build(msgspec.json.decode(document, type=schema.Workflow))
 
 
@@ -131,7 +131,7 @@ def _step(activity: schema.Activity) -> Step:
 
 
 def _normalized(raw: schema.Workflow) -> schema.Workflow:
-    """Turn `dependency_of` into `depends_on`, so that each edge has one spelling."""
+    """Turns `dependency_of` into `depends_on`, so that each edge has one spelling."""
     added: dict[str, list[schema.Edge]] = {}
     for activity in raw.activities:
         for edge in map(schema.as_edge, activity.dependency_of or ()):
@@ -193,7 +193,7 @@ def _check_references(raw: schema.Workflow, errors: dict[str, list[str]]) -> Non
 
 
 def _check_order(raw: schema.Workflow, errors: dict[str, list[str]]) -> None:
-    """Refuse cycles: the server loops over them, the embedded engine does not (a known difference)."""
+    """Refuses cycles: the server loops over them, the embedded engine does not (a known difference)."""
     order = TopologicalSorter(
         {
             activity.key: {schema.as_edge(edge).activity_key for edge in activity.depends_on or ()}

@@ -1,4 +1,4 @@
-"""Deployed definitions in the database, the parsed ones kept at hand (protocol.md §11.1)."""
+"""Deployed definitions in the database, with a cache of parsed ones (protocol.md §11.1)."""
 
 import hashlib
 import sqlite3
@@ -20,7 +20,7 @@ class Deployed(NamedTuple):
 
 
 class DeployedDefinitions:
-    """Runs on the database thread only."""
+    """Stores and finds definitions; runs on the database thread only."""
 
     def __init__(self) -> None:
         self._parsed: dict[int, Definition] = {}
@@ -28,7 +28,7 @@ class DeployedDefinitions:
     def deploy(
         self, connection: sqlite3.Connection, definition: Definition, now_s: float
     ) -> tuple[Deployed, bool]:
-        """Store `definition` unless an equal one is there; the flag says if it is new (protocol.md §11.1)."""
+        """Stores `definition` unless an equal one exists; the flag is True if it is new (protocol.md §11.1)."""
         digest = hashlib.sha256(definition.document).digest()
         row = connection.execute(
             "SELECT seq, name, version, created_s FROM definitions WHERE name = ? AND digest = ?",
@@ -47,7 +47,7 @@ class DeployedDefinitions:
 
     @staticmethod
     def _free_moment(connection: sqlite3.Connection, name: str, now_s: float) -> float:
-        """A version is a microsecond: two deploys within one take neighbouring ones."""
+        """Returns a time whose version is not taken: two deploys in one microsecond get neighbouring versions."""
         moment_s = now_s
         while connection.execute(
             "SELECT 1 FROM definitions WHERE name = ? AND version = ?", (name, version_at(moment_s))
@@ -56,7 +56,7 @@ class DeployedDefinitions:
         return moment_s
 
     def find(self, connection: sqlite3.Connection, name: str, version: str | None) -> Deployed | None:
-        """The given version, or the one deployed last."""
+        """Returns the given version, or the one deployed last."""
         row = connection.execute(
             "SELECT seq, name, version, created_s FROM definitions"
             " WHERE name = :name AND (:version IS NULL OR version = :version) ORDER BY seq DESC LIMIT 1",
@@ -65,7 +65,7 @@ class DeployedDefinitions:
         return None if row is None else Deployed(*row)
 
     def load(self, connection: sqlite3.Connection, seq: int) -> Definition:
-        """The parsed definition of a stored version."""
+        """Returns the parsed definition of a stored version."""
         definition = self._parsed.get(seq)
         if definition is None:
             (document,) = connection.execute(

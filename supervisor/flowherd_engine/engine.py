@@ -1,4 +1,4 @@
-"""The engine without its HTTP: one database, one clock, and the parts that work on them, wired together."""
+"""The engine without HTTP: one database, one clock, and the parts that work on them."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Engine:
-    """A store and the parts that work on it; `draining` turns protected routes into 503 (protocol.md §1.4 C)."""
+    """A database and the parts that work on it; while `draining`, protected routes reply 503 (protocol.md §1.4 C)."""
 
     clock_type: type[Clock] = Clock
     queue_type: type[Queue] = Queue
@@ -38,7 +38,7 @@ class Engine:
 
     @classmethod
     async def open(cls, settings: EngineSettings) -> Self:
-        """Open the store and return a working engine; `close` it afterwards.
+        """Opens the database and returns a working engine; `close` it afterwards.
 
         Raises:
             DatabaseUnusable: see `open_database`.
@@ -47,15 +47,15 @@ class Engine:
         return cls(settings, await open_database(settings.db))
 
     async def close(self) -> None:
-        """Close the store."""
+        """Closes the database."""
         await self.database.close()
 
     async def sweep(self) -> None:
-        """Do now what time has made due."""
+        """Processes everything that is due."""
         await self.database.transact(self.queue.sweep)
 
     async def sweep_forever(self) -> None:
-        """Sweep each `sweep_interval_s` until cancelled."""
+        """Sweeps every `sweep_interval_s` seconds until cancelled."""
         while True:
             await asyncio.sleep(self.settings.sweep_interval_s)
             try:

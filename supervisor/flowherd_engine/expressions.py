@@ -1,8 +1,8 @@
-"""Evaluates the expression inside `{{…}}` with minijinja, as the server does, in bounded room (faults.md N20).
+"""Evaluates the expression inside `{{…}}` with minijinja, as the server does, in bounded memory (faults.md N20).
 
-Paths such as `fetch.out[0]` are looked up here and passed in by value: they keep their types and their order, a key
-may contain `-`, and no method of a Python object can be reached. Three rules keep minijinja itself within bounds:
-its fuel, the filters of `FILTERS` alone, and `*` on numbers and text only: it repeats a list without using fuel.
+Paths such as `fetch.out[0]` are looked up here and passed by value: they keep types and order, a key may contain `-`,
+and methods of Python objects cannot be reached. Three rules limit minijinja itself: its fuel, only the filters of
+`FILTERS`, and `*` only on numbers and text, since it repeats a list without using fuel.
 """
 
 import re
@@ -14,8 +14,8 @@ import minijinja
 import msgspec
 
 MAX_EXPRESSION = 4096  # characters
-MAX_BUILT = 64 * 2**20  # characters of text, and 8 for each value, that all templates of one step may build
-FUEL = 1_000_000  # of one expression: minijinja takes 1 for an operation, an item, or 64 bytes of text
+MAX_BUILT = 64 * 2**20  # characters of text, plus 8 for each value, that all templates of one step may build
+FUEL = 1_000_000  # per expression; minijinja uses 1 for an operation, an item, or 64 bytes of text
 
 _STRING = r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'"""
 _NAME = r"[A-Za-z_]\w*(?:-[A-Za-z_]\w*)*"
@@ -29,7 +29,7 @@ _STEPS = re.compile(_STEP, re.DOTALL | re.ASCII)
 _KEYWORD_ARGUMENT = re.compile(r"\s*=(?!=)")
 _ALIAS = re.compile(r"_(\d+)_(?:\.deeper)?")
 VALUE = "value"
-_TIMES = "|_number * - - "  # to the left a number or text, to the right a number: nothing else can be negated
+_TIMES = "|_number * - - "  # left a number or text; right a number, since only numbers can be negated
 _WORDS = {"and", "or", "not", "in", "is", "if", "else", "true", "True", "false", "False", "none", "None"}
 FILTERS = {
     "abs", "bool", "capitalize", "coalesce", "count", "d", "default", "dictsort", "first", "float", "int", "items",
@@ -43,10 +43,10 @@ class TemplateError(ValueError):
 
 
 class Names(Protocol):
-    """The top-level names of an expression: a dict, or an object that reads them when asked."""
+    """The top-level names of an expression: a dict, or an object that reads them lazily."""
 
     def get(self, key: str, default: Any, /) -> Any:
-        """The value of `key`, or `default`."""
+        """Returns the value of `key`, or `default`."""
 
 
 class _Undefined:
@@ -58,16 +58,16 @@ UNDEFINED = _Undefined()
 
 
 class Room:
-    """The space that is left for what the templates of one step build."""
+    """The remaining space for the results of one step's templates."""
 
     def __init__(self, size: int = MAX_BUILT) -> None:
         self._size = self._left = size
 
     def take(self, value: Any) -> None:
-        """Count `value`, an object that is shared as often as it is used.
+        """Subtracts the size of `value`, counting a shared object as often as it is used.
 
         Raises:
-            TemplateError: there is no room for it, or it is no JSON value.
+            TemplateError: there is no room for it, or it is not a JSON value.
 
         """
         waiting = [value]
@@ -92,7 +92,7 @@ class Room:
 
 
 class _Path(NamedTuple):
-    """A name with what is reached from it by constant keys."""
+    """A name followed by constant keys."""
 
     text: str
     root: str
@@ -114,10 +114,10 @@ class _Path(NamedTuple):
 
 
 def evaluate(expression: str, scope: Names, room: Room) -> Any:
-    """The value of one expression, e.g. `fetch.image` or `check.status == "ok"`; it may be UNDEFINED.
+    """Evaluates one expression, such as `fetch.image` or `check.status == "ok"`; the value may be UNDEFINED.
 
     Raises:
-        TemplateError: a broken expression, something asked of an undefined value, or no room.
+        TemplateError: a broken expression, an attribute of an undefined value, or no room.
 
     """
     source = expression.strip()
@@ -139,7 +139,7 @@ class _Evaluation:
         self._text = "".join(part if isinstance(part, str) else self._alias(part, scope) for part in parts)
 
     def _alias(self, path: _Path, scope: Names) -> str:
-        """A plain name for a path; one that leads through something undefined is an error only when it is evaluated."""
+        """Returns a plain name for a path; a path through an undefined value fails only if it is evaluated."""
         name = f"_{len(self._paths)}_"
         self._paths.append(path)
         try:
@@ -152,7 +152,7 @@ class _Evaluation:
         return name
 
     def value(self) -> Any:
-        """The result, or UNDEFINED, which the binding turns into None."""
+        """Returns the result, or UNDEFINED, for which the binding returns None."""
         value = self._ask(self._text)
         if value is None and not self._ask(f"({self._text}) is defined"):
             return UNDEFINED
@@ -167,13 +167,13 @@ class _Evaluation:
         except TemplateError:
             raise
         except (minijinja.TemplateError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-            said = error.message if isinstance(error, minijinja.TemplateError) else str(error)
-            said = _ALIAS.sub(lambda alias: self._paths[int(alias[1])].text, said)
-            raise TemplateError(f"cannot evaluate '{self._source}': {said}") from error
+            message = error.message if isinstance(error, minijinja.TemplateError) else str(error)
+            message = _ALIAS.sub(lambda alias: self._paths[int(alias[1])].text, message)
+            raise TemplateError(f"cannot evaluate '{self._source}': {message}") from error
 
 
 class _Local(threading.local):
-    """An environment for each thread, since it calls its filters with a lock held."""
+    """A minijinja environment for each thread, since one calls its filters with a lock held."""
 
     def __init__(self) -> None:
         self.environment = minijinja.Environment(
@@ -197,7 +197,7 @@ def _number(value: Any) -> Any:
 
 
 def _json(value: Any) -> str:
-    Room(MAX_BUILT // 4).take(value)  # each JSON text in another one can double it
+    Room(MAX_BUILT // 4).take(value)  # JSON text within JSON text can double in size
     return msgspec.json.encode(value).decode()
 
 
@@ -206,7 +206,7 @@ _local = _Local()
 
 @lru_cache(maxsize=1024)
 def _compiled(source: str) -> tuple[str | _Path, ...]:
-    """The expression for minijinja, in pieces, with its paths still to be looked up."""
+    """Splits an expression into text for minijinja and paths to look up."""
     if len(source) > MAX_EXPRESSION:
         raise TemplateError(f"an expression may have at most {MAX_EXPRESSION} characters")
     if not source:
@@ -237,7 +237,7 @@ def _compiled(source: str) -> tuple[str | _Path, ...]:
 
 
 def _word(token: re.Match[str], before: str) -> tuple[str | _Path, str]:
-    """A path as it is, or a single word that is none, with what `before` is after it."""
+    """Returns a path, or a word that is not a path, and the new value of `before`."""
     word = token["root"]
     if before == "|":
         if word not in FILTERS:

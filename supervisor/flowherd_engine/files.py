@@ -1,4 +1,4 @@
-"""Files of activities: raw upload, streamed download (protocol.md §9); the content lies in the database."""
+"""Files of activities: raw upload, streamed download (protocol.md §9); the content is in the database."""
 
 import sqlite3
 from collections.abc import AsyncIterator
@@ -17,14 +17,14 @@ CHUNK = 262_144
 
 
 class FilesApi:
-    """Uploads become visible in one transaction at their end; a broken one leaves nothing."""
+    """Upload and download; an upload becomes visible in one transaction at its end, a broken one leaves nothing."""
 
     def __init__(self, engine: Engine) -> None:
         self._database = engine.database
         self._clock = engine.clock
 
     async def upload(self, request: Request) -> Response:
-        """Store the raw body under its name, replacing an earlier file (protocol.md §9.1)."""
+        """Stores the raw body under its name, replacing an earlier file (protocol.md §9.1)."""
         workflow_id, key, filename = _address(request)
         content_type = request.headers.get("content-type")
         now_s = self._clock.now_s()
@@ -61,7 +61,7 @@ class FilesApi:
         return size
 
     async def download(self, request: Request) -> Response:
-        """Stream a file with its length (protocol.md §9.2).
+        """Streams a file with its length (protocol.md §9.2).
 
         Raises:
             ApiError: 404.
@@ -83,14 +83,16 @@ class FilesApi:
         n = 0
         while True:
             chunk = await self._database.transact(_chunk, seq, n)
-            if chunk is None:  # the end, or overwritten meanwhile: then the length tells (protocol.md §9.2)
+            if (
+                chunk is None
+            ):  # the end, or overwritten, which the client sees by the length (protocol.md §9.2)
                 return
             yield chunk
             n += 1
 
 
 def listing(connection: sqlite3.Connection, workflow_id: str, key: str) -> list[dict[str, Any]]:
-    """The files of one activity, as its output shows them."""
+    """Returns the files of one activity in the form of its output."""
     rows = connection.execute(
         "SELECT filename, size, content_type FROM files"
         " WHERE workflow_id = ? AND activity_key = ? AND complete = 1 ORDER BY filename",
@@ -109,7 +111,7 @@ def listing(connection: sqlite3.Connection, workflow_id: str, key: str) -> list[
 
 
 def _address(request: Request) -> tuple[str, str, str]:
-    """The three names in the path; the file name keeps an encoded slash as a slash (protocol.md §9.3)."""
+    """Returns the three names in the path; an encoded slash in the file name becomes a slash (protocol.md §9.3)."""
     workflow_id = request_bodies.path_uuid(request, "workflow_id")
     raw: bytes = request.scope["raw_path"]
     filename = unquote(raw.rsplit(b"/", 1)[-1].decode("ascii", "replace"))

@@ -1,6 +1,6 @@
 """The life of a queue row: claim, heartbeat, complete, fail, sweep (protocol.md §3-§8).
 
-Every method runs on the database thread inside one transaction; the only fence is `claimed_by`
+Every method runs on the database thread inside one transaction; the only fencing token is `claimed_by`
 (protocol.md §0, fact 8).
 """
 
@@ -26,7 +26,7 @@ class Verdict(Enum):
 
 
 class Claim(NamedTuple):
-    """An activity handed to a worker: its place in the order, and the encoded item of the poll reply."""
+    """An activity claimed by a worker: its position in the order, and the encoded item of the poll reply."""
 
     scheduled_for_s: float
     seq: int
@@ -36,7 +36,7 @@ class Claim(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The cost of an attempt, already checked; `cost` is a decimal, `usage` encoded JSON."""
+    """The checked cost of an attempt; `cost` is a decimal, `usage` encoded JSON."""
 
     cost: str = "0"
     usage: str | None = None
@@ -46,7 +46,7 @@ NO_COST = Report()
 
 
 class Failure(NamedTuple):
-    """An error in the worker's words."""
+    """An error as the worker reported it."""
 
     code: str
     message: str
@@ -96,12 +96,12 @@ class Queue:
         self._workflow_timeout_s = workflow_timeout_s
 
     def claim(self, connection: sqlite3.Connection, worker: str, worker_id: str, limit: int) -> list[Claim]:
-        """Hand out at most `limit` activities, oldest first; takes over lapsed leases with +1 (§3, §4)."""
+        """Claims at most `limit` activities, oldest first; a lapsed lease counts as a retry (§3, §4)."""
         wanted = {"worker": worker, "worker_id": worker_id, "limit": limit, "now_s": self.clock.now_s()}
         return sorted(map(Claim._make, connection.execute(_CLAIM, wanted).fetchall()))
 
     def heartbeat(self, connection: sqlite3.Connection, activity_id: str, worker_id: str) -> Verdict:
-        """Extend the lease of a running activity; a finished one accepts anybody (protocol.md §5)."""
+        """Extends the lease of a running activity; a finished one accepts any worker (protocol.md §5)."""
         beat = {"id": activity_id, "worker_id": worker_id, "now_s": self.clock.now_s()}
         if connection.execute(_BEAT, beat).rowcount:
             return Verdict.ACCEPTED
@@ -111,7 +111,7 @@ class Queue:
     def complete(
         self, connection: sqlite3.Connection, activity_id: str, worker_id: str, outputs: str, report: Report
     ) -> Verdict:
-        """Accept the first completion and schedule what follows; a repeated one changes nothing (§6)."""
+        """Accepts the first completion and schedules the next steps; a repeated one changes nothing (§6)."""
         now_s = self.clock.now_s()
         done = {"id": activity_id, "worker_id": worker_id, "outputs": outputs, "now_s": now_s}
         row = connection.execute(_COMPLETE, done).fetchone()
@@ -129,7 +129,7 @@ class Queue:
         failure: Failure,
         report: Report,
     ) -> Verdict:
-        """Requeue the activity with backoff, or end it; a second report is refused (protocol.md §7)."""
+        """Requeues the activity with backoff, or ends it; a second report is refused (protocol.md §7)."""
         now_s = self.clock.now_s()
         row = connection.execute(
             "SELECT seq, workflow_seq, definition_seq, key, retry_count, max_retries FROM activities"
@@ -151,7 +151,7 @@ class Queue:
         return Verdict.ACCEPTED
 
     def sweep(self, connection: sqlite3.Connection) -> None:
-        """Do what time has made due: lapsed leases, unheard signals, overdue workflows (§3.3, §8.2)."""
+        """Processes what is due: lapsed leases, signals that did not come, overdue workflows (§3.3, §8.2)."""
         now_s = self.clock.now_s()
         self._lapse(connection, now_s)
         self._give_up_signals(connection, now_s)
@@ -226,7 +226,7 @@ class Queue:
 
 
 def _refusal(connection: sqlite3.Connection, activity_id: str, worker_id: str) -> tuple[str | None, Verdict]:
-    """The row's status, and why no running row of this worker was found; its own completed one is ACCEPTED."""
+    """Returns the row's status and why this worker has no such running row; its own completed one is ACCEPTED."""
     row = connection.execute(
         "SELECT status, claimed_by FROM activities WHERE id = ?", (activity_id,)
     ).fetchone()
@@ -240,7 +240,7 @@ def _refusal(connection: sqlite3.Connection, activity_id: str, worker_id: str) -
 
 
 def _add_cost(connection: sqlite3.Connection, activity_id: str, report: Report) -> None:
-    """Costs of all attempts add up; the decimals stay decimals (protocol.md §13)."""
+    """Adds the cost of an attempt to the total, in exact decimals (protocol.md §13)."""
     if report == NO_COST:
         return
     (before,) = connection.execute("SELECT cost FROM activities WHERE id = ?", (activity_id,)).fetchone()

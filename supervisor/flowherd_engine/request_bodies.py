@@ -1,4 +1,4 @@
-"""Reads request bodies as the server does, in its order: type, size, JSON, fields (protocol.md §1.4)."""
+"""Reads request bodies in the server's order of checks: type, size, JSON, fields (protocol.md §1.4)."""
 
 import re
 from decimal import Decimal, InvalidOperation
@@ -81,11 +81,11 @@ class Fail(msgspec.Struct):
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body.
+    """Returns the whole body.
 
     Raises:
-        TextError: 413 beyond BODY_LIMIT; the rest is read and dropped first, so that a client which writes
-            before it reads gets the answer.
+        TextError: 413 beyond BODY_LIMIT; the rest is read and dropped first, so that a client that writes
+            before it reads gets the reply.
 
     """
     first = await request.receive()
@@ -109,10 +109,10 @@ async def read_body(request: Request) -> bytes:
 
 
 async def read_json(request: Request, decoder: msgspec.json.Decoder[T]) -> tuple[T, bytes]:
-    """The decoded body and its bytes.
+    """Returns the decoded body and its bytes.
 
     Raises:
-        TextError: 415, 413, 400 or 422, the shapes that come before a handler.
+        TextError: 415, 413, 400 or 422, the errors before a handler.
 
     """
     if not _is_json(request.headers.get("content-type", "")):
@@ -141,20 +141,20 @@ def _check_nesting(body: bytes) -> None:
     brackets = _STRINGS_AND_ATOMS.sub(b"", body)
     for _ in range(MAX_NESTING):  # each pass removes the innermost level
         shorter = _PAIRS.sub(b"", brackets)
-        if not shorter or shorter == brackets:  # flat enough, or so broken that the decoder will say it
+        if not shorter or shorter == brackets:  # flat enough, or invalid, which the decoder reports
             return
         brackets = shorter
     raise TextError(400, "Failed to parse the request body as JSON: recursion limit exceeded")
 
 
 def refuse_nul(body: bytes, field: str) -> None:
-    """Refuse the NUL character: the server would hang over it (protocol.md fact 15), this engine says 422."""
+    """Refuses the NUL character with 422; the server hangs on it (protocol.md fact 15)."""
     if b"\\u0000" in body and _ESCAPED_NUL.search(body):
         raise invalid({field: ["the NUL character (\\u0000) cannot be stored"]})
 
 
 def as_stored(value: Any, body: bytes) -> Any:
-    """`value` with integers beyond 64 bits turned into floats, as the server does (protocol.md §6.5)."""
+    """Converts integers beyond 64 bits to floats, as the server does (protocol.md §6.5)."""
     if not _LONG_INTEGER.search(body):
         return value
     try:
@@ -178,10 +178,10 @@ def _narrowed(value: Any) -> Any:
 def cost_of(
     cost: Amount | None, usage: list[Usage] | None, faults: dict[str, str | bool]
 ) -> tuple[str, str | None]:
-    """The total cost as a decimal string and the encoded usage; what is wrong goes into `faults`.
+    """Returns the total cost as a decimal string and the encoded usage; invalid fields are added to `faults`.
 
     Raises:
-        TextError: 422 for a number that is no decimal.
+        TextError: 422 for a number that is not a decimal.
 
     """
     if cost is None and usage is None:
@@ -217,7 +217,7 @@ def _decimal(amount: Amount | None, field: str) -> Decimal:
 
 
 def path_uuid(request: Request, name: str) -> str:
-    """A path segment that must be a UUID, in its canonical spelling.
+    """Returns a path segment that must be a UUID, in canonical form.
 
     Raises:
         TextError: 400.

@@ -1,4 +1,4 @@
-"""The gate that every request passes: request ids, the Host allow-list, no browsers."""
+"""The first layer of every request: request ids, the Host allow-list, no browsers."""
 
 from urllib.parse import unquote_to_bytes
 
@@ -10,12 +10,12 @@ from .settings import EngineSettings
 
 
 class Gate:
-    """Request ids, the Host allow-list, and no browsers (faults.md S4)."""
+    """Adds request ids; refuses unknown hosts and requests from browsers (faults.md S4)."""
 
     def __init__(self, app: ASGIApp, settings: EngineSettings) -> None:
         self._app = app
         self._hosts: frozenset[bytes] | None = None
-        if settings.loopback:  # beyond loopback the token guards, and names cannot be known
+        if settings.loopback:  # beyond loopback the token protects, and the valid names are unknown
             names = {"localhost", "127.0.0.1", "[::1]", settings.host, *settings.allowed_hosts}
             self._hosts = frozenset(name.lower().encode() for name in names)
 
@@ -47,7 +47,7 @@ class Gate:
         await self._app(scope, receive, marked)
 
     def _refusal(self, host: bytes | None, origin: bytes | None) -> ApiError | None:
-        """A page in a browser sends an Origin; one that rebinds its name to 127.0.0.1 sends its own Host."""
+        """Refuses pages in a browser, which send an Origin, or their own Host when their name points to 127.0.0.1."""
         if origin is not None:
             return ApiError(403, "FORBIDDEN", "Forbidden: requests from web pages are refused")
         if self._hosts is not None and _hostname(host or b"") not in self._hosts:
@@ -62,6 +62,6 @@ def _hostname(host: bytes) -> bytes:
 
 
 def _path(raw_path: bytes) -> str:
-    """The path for routing: an encoded slash stays inside its segment; handlers read it from `raw_path`."""
+    """Returns the path for routing: an encoded slash stays in its segment; handlers read it from `raw_path`."""
     kept = raw_path.replace(b"%2f", b"%1F").replace(b"%2F", b"%1F")
     return unquote_to_bytes(kept).decode("utf-8", "replace")

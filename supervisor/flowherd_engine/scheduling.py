@@ -1,6 +1,6 @@
-"""Launches what is ready, skips the rest and ends workflows (protocol.md §11.3).
+"""Launches activities that are ready, skips others and ends workflows (protocol.md §11.3).
 
-Every function runs inside the caller's transaction, so that a completion and the next step appear at once.
+Every function runs inside the caller's transaction, so that a completion and the next step appear together.
 """
 
 import re
@@ -36,7 +36,7 @@ _CLOSE = (
     " WHERE seq = :seq AND status = 'running'"
 )
 _DELAY = re.compile(r"(\d{1,9})(ms|s|mi|mo|m|h|d|w|y)")
-# months and years of average length: this engine lives for a demo
+# months and years of average length are exact enough here
 _UNIT_S = {
     "ms": 0.001,
     "s": 1,
@@ -60,7 +60,7 @@ class Run:
 
 
 class Scope:
-    """The names that the templates of one step see, read from the database when they are used."""
+    """The names for the templates of one step, read from the database when they are used."""
 
     def __init__(self, connection: sqlite3.Connection, run: Run, signal: Any = UNDEFINED) -> None:
         self._connection = connection
@@ -69,7 +69,7 @@ class Scope:
         self._found: dict[str, Any] = {}
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value of a top-level name (protocol.md §11.3)."""
+        """Returns the value of a top-level name (protocol.md §11.3)."""
         if name not in self._found:
             self._found[name] = self._read(name)
         value = self._found[name]
@@ -97,12 +97,12 @@ class Scope:
             return UNDEFINED
         status, outputs = row
         found = {} if outputs is None else msgspec.json.decode(outputs)
-        # an output of that name is hidden, as on the server (protocol.md §6.5)
+        # hides an output named `status`, as the server does (protocol.md §6.5)
         return {**found, "status": "pending" if status == "running" else status}
 
 
 def scheduled_for(step: Step, scope: Scope, now_s: float) -> float:
-    """The moment a step may be claimed: `delay` or `scheduled_for`, maybe templates (protocol.md §8.1)."""
+    """Returns the time from which a step may be claimed, by `delay` or `scheduled_for` (protocol.md §8.1)."""
     if step.settings.delay is not None:
         written = str(resolve(step.settings.delay, scope))
         found = _DELAY.fullmatch(written)
@@ -123,7 +123,7 @@ def scheduled_for(step: Step, scope: Scope, now_s: float) -> float:
 
 @dataclass(slots=True)
 class Launch:
-    """The new state of an activity whose turn has come; the fields are columns."""
+    """The new state of an activity whose dependencies are over; the fields are columns."""
 
     workflow_seq: int
     key: str
@@ -139,13 +139,13 @@ class Launch:
 
 
 class Scheduler:
-    """Decides and writes what runs next; it runs on the database thread only."""
+    """Decides and stores which activities run next; runs on the database thread only."""
 
     def __init__(self, catalog: DeployedDefinitions) -> None:
         self._catalog = catalog
 
     def start(self, connection: sqlite3.Connection, run: Run, now_s: float) -> None:
-        """Launch the activities that wait for nobody."""
+        """Launches the activities without dependencies."""
         ended: list[tuple[str, str]] = []
         launches: list[Launch] = []
         for step in run.definition.steps:
@@ -170,13 +170,15 @@ class Scheduler:
         found = connection.execute(
             "SELECT id, status FROM workflows WHERE seq = ?", (workflow_seq,)
         ).fetchone()
-        if found[1] == "running":  # after its end a late report schedules nothing (protocol.md §6.3)
+        if (
+            found[1] == "running"
+        ):  # after the workflow's end a late report schedules nothing (protocol.md §6.3)
             self.settle(connection, Run(workflow_seq, found[0], definition), [(key, status)], now_s)
 
     def settle(
         self, connection: sqlite3.Connection, run: Run, ended: list[tuple[str, str]], now_s: float
     ) -> None:
-        """Follow the edges from ended activities: launch, skip, and finish the workflow if all is over."""
+        """Follows the edges from ended activities: launches, skips, and ends the workflow if all are over."""
         statuses: list[str] = []
         while ended:
             key, status = ended.pop()
@@ -195,7 +197,7 @@ class Scheduler:
         _close(connection, run.seq, statuses, now_s)
 
     def _turn(self, connection: sqlite3.Connection, run: Run, step: Step, now_s: float) -> Launch:
-        """All dependencies are over: launch the step, or skip it."""
+        """Launches or skips a step whose dependencies are all over."""
         try:
             applicable = self._applicable(connection, run, step)
         except (TemplateError, MemoryError) as error:
@@ -220,7 +222,7 @@ class Scheduler:
     def launch(
         self, connection: sqlite3.Connection, run: Run, step: Step, now_s: float, signal: Any = UNDEFINED
     ) -> Launch:
-        """Make `step` claimable, or waiting for its signal; a template error fails it at once."""
+        """Makes `step` claimable, or lets it wait for its signal; a template error fails it at once."""
         wait = step.settings.wait_for_signal
         if wait is not None and signal is UNDEFINED:
             due_s = now_s + wait.timeout_seconds

@@ -1,4 +1,4 @@
-"""Runs the embedded engine as a program: binds, says where, serves until it is told to stop."""
+"""Runs the embedded engine as a program: binds, prints its address, serves until it is stopped."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ GRACE_S = 1
 
 
 def serve(settings: EngineSettings, opened: Opened | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; call it from the main thread of a program of its own.
+    """Serves until SIGTERM or SIGINT; call it from the main thread of a separate program.
 
-    One line on stdout says that connections are accepted:
+    A line on stdout appears when connections are accepted:
     ``flowherd engine listening on http://127.0.0.1:PORT``. Errors are one line on stderr.
 
     Args:
-        settings: of the engine.
-        opened: opens the engine and builds its application, the plain ones if None.
+        settings: the engine's settings.
+        opened: opens an engine and builds its application; None for the plain ones.
 
     Returns:
         0 after a clean stop; 2 for settings, an address or a database that cannot be used.
@@ -85,7 +85,7 @@ def _listener(settings: EngineSettings) -> socket.socket:
 
 
 def _run(settings: EngineSettings, listener: socket.socket, opened: Opened) -> int:
-    from .database import DatabaseUnusable  # noqa: PLC0415 - a missing extra must become one clear line
+    from .database import DatabaseUnusable  # noqa: PLC0415 - a missing extra must give one clear line
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -96,7 +96,7 @@ def _run(settings: EngineSettings, listener: socket.socket, opened: Opened) -> i
 
 
 async def _opened(settings: EngineSettings) -> tuple[Engine, ASGIApp]:
-    from .app import build_app  # noqa: PLC0415 - a missing extra must become one clear line
+    from .app import build_app  # noqa: PLC0415 - a missing extra must give one clear line
     from .engine import Engine  # noqa: PLC0415 - as above
 
     engine = await Engine.open(settings)
@@ -129,7 +129,7 @@ async def _serve(listener: socket.socket, opening: Awaitable[tuple[Engine, ASGIA
         await asyncio.wait([sweeping])
         await engine.close()
     if not sweeping.cancelled():
-        sweeping.result()  # without it no lease would ever end
+        sweeping.result()  # raises its error: without the sweep no lease would end
 
 
 class _Server(uvicorn.Server):
@@ -140,14 +140,14 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Unlike uvicorn's own, does not raise the signal again: a stop that was asked for exits 0."""
+        """Handles signals without raising them again, as uvicorn does, so that a requested stop exits 0."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         yield
 
     def stop(self) -> None:
-        """First refuse with 503, so that clients hear it, then close; a second signal closes at once."""
+        """Refuses requests with 503 for a moment, then closes; a second signal closes at once."""
         if self._engine.draining:
             self.should_exit = True
         self._engine.draining = True
@@ -157,7 +157,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         with contextlib.suppress(
             OSError
-        ):  # its disk is full, or nobody reads it; unbuffered, so that none is left
+        ):  # full disk or closed pipe; unbuffered, so that nothing is left to flush
             os.write(sys.stdout.fileno(), f"flowherd engine listening on {self._url}\n".encode())
 
 

@@ -16,15 +16,15 @@ _TIMES = {
 
 
 class SettingsError(ValueError):
-    """A combination of settings the engine refuses; the text is one line for the terminal."""
+    """Settings that the engine refuses; the text is one line for the terminal."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """Settings of one embedded engine.
 
-    Times are in seconds. `port` 0 takes an ephemeral port, `db` is a path or `:memory:`. Without
-    `client_id` it is an insecure-dev engine: no Authorization header is needed (protocol.md §2.2).
+    Times are in seconds. `port` 0 picks an ephemeral port, `db` is a path or `:memory:`. Without
+    `client_id` it is an insecure-dev engine, which needs no Authorization header (protocol.md §2.2).
     """
 
     host: str = "127.0.0.1"
@@ -41,7 +41,7 @@ class EngineSettings:
 
     @classmethod
     def from_flags(cls, program: str) -> Self:
-        """The settings in `sys.argv`; the secret comes from KRUXIAFLOW_CLIENT_SECRET, where a client id is given."""
+        """Returns the settings from `sys.argv`; with a client id, the secret comes from KRUXIAFLOW_CLIENT_SECRET."""
         parser = argparse.ArgumentParser(prog=program)
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=int, default=8080, help="0 takes an ephemeral port")
@@ -56,7 +56,7 @@ class EngineSettings:
 
     @property
     def loopback(self) -> bool:
-        """True when only programs of this host can connect."""
+        """True if only programs on this host can connect."""
         if self.host == "localhost":
             return True
         try:
@@ -65,10 +65,10 @@ class EngineSettings:
             return False
 
     def check(self) -> None:
-        """Refuse what must not run: an open engine beyond loopback (faults.md S3), and half credentials.
+        """Refuses an open engine beyond loopback (faults.md S3), incomplete credentials and invalid numbers.
 
         Raises:
-            SettingsError: with the remedy in its text.
+            SettingsError: the text names the remedy.
 
         """
         if (self.client_id is None) != (self.client_secret is None):

@@ -19,7 +19,7 @@ class Submission(NamedTuple):
 
 
 class Workflows:
-    """Runs on the database thread, each method inside one transaction."""
+    """Submits and signals; runs on the database thread, each method in one transaction."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Workflows:
         self._default_retries = default_retries
 
     def submit(self, connection: sqlite3.Connection, wanted: Submission) -> dict[str, Any]:
-        """Create a workflow and launch its first activities.
+        """Creates a workflow and launches its first activities.
 
         Raises:
             ApiError: 404 for an unknown definition, 409 for a unique_key in use.
@@ -111,7 +111,7 @@ class Workflows:
     def signal(
         self, connection: sqlite3.Connection, workflow_id: str, key: str, event: str, data: Any
     ) -> bool:
-        """Hand `data` to the activity that waits for `event`; False if none does (protocol.md §8.3)."""
+        """Passes `data` to the activity that waits for `event`; False if none does (protocol.md §8.3)."""
         row = connection.execute(
             "SELECT w.seq, w.definition_seq FROM workflows w JOIN activities a ON a.workflow_seq = w.seq"
             " WHERE w.id = ? AND w.status = 'running'"

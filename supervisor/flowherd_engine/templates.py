@@ -1,4 +1,4 @@
-"""Templates in parameters and conditions: finds `{{…}}` in JSON values and fills it in."""
+"""Templates in parameters and conditions: finds `{{…}}` in JSON values and replaces it."""
 
 import re
 from typing import Any
@@ -24,12 +24,12 @@ def has_template(value: Any) -> bool:
 
 
 def resolve(value: Any, scope: Names, room: Room | None = None) -> Any:
-    """Replace every template in `value`; a string that is exactly one template keeps the value's type.
+    """Replaces every template in `value`; a string that is exactly one template keeps the value's type.
 
-    An undefined name is null where it is the whole string and an error within a longer one, as on the server.
+    An undefined name is null if it is the whole string and an error within a longer one, as on the server.
 
     Raises:
-        TemplateError: see above, a broken expression, or no room for what the templates build.
+        TemplateError: see above; a broken expression; or the templates build too much.
 
     """
     room = room or Room()
@@ -62,7 +62,7 @@ def _inline(expression: str, scope: Names, room: Room) -> str:
 
 
 def _text(value: Any) -> str:
-    """`value` as it reads inside a longer string."""
+    """Formats `value` for use inside a longer string."""
     match value:
         case str():
             return value
@@ -77,7 +77,7 @@ def _text(value: Any) -> str:
 
 
 def truth(value: Any) -> bool:
-    """True if a condition holds: the words true and false count, other non-empty strings are true."""
+    """True if a condition holds; the string "false" and "" are false, other strings are true."""
     match value:
         case str():
             return value.lower() != "false" and value != ""

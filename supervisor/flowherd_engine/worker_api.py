@@ -1,4 +1,4 @@
-"""The routes a worker calls: poll, heartbeat, complete, fail (protocol.md §4-§7), token streaming (§10)."""
+"""The routes for workers: poll, heartbeat, complete, fail (protocol.md §4-§7), token streaming (§10)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -50,14 +50,14 @@ _ERROR = msgspec.json.Decoder(_StreamError)
 
 
 class WorkerApi:
-    """The hot routes: one decode, one transaction, one prebuilt reply."""
+    """The routes for workers: one decode, one transaction, one prebuilt reply."""
 
     def __init__(self, engine: Engine) -> None:
         self._queue = engine.queue
         self._database = engine.database
 
     async def poll(self, request: Request) -> Response:
-        """Claim at most `max_activities`; returns at once (protocol.md §4)."""
+        """Claims at most `max_activities`; replies at once (protocol.md §4)."""
         wanted, _ = await request_bodies.read_json(request, _POLL)
         refuse(
             {
@@ -76,7 +76,7 @@ class WorkerApi:
         return json_bytes(f'{{"activities":[{items}],"count":{len(claims)}}}'.encode())
 
     async def heartbeat(self, request: Request) -> Response:
-        """Extend a lease (protocol.md §5)."""
+        """Extends a lease (protocol.md §5)."""
         activity_id = request_bodies.path_uuid(request, "activity_id")
         beat, _ = await request_bodies.read_json(request, _HEARTBEAT)
         refuse({"worker_id": not beat.worker_id and _NO_WORKER_ID})
@@ -84,7 +84,7 @@ class WorkerApi:
         return _answer(activity_id, verdict, {Verdict.ACCEPTED: BEATING})
 
     async def complete(self, request: Request) -> Response:
-        """Report a success (protocol.md §6)."""
+        """Records a success (protocol.md §6)."""
         activity_id = request_bodies.path_uuid(request, "activity_id")
         report, body = await request_bodies.read_json(request, _COMPLETE)
         faults: dict[str, str | bool] = {
@@ -101,7 +101,7 @@ class WorkerApi:
         return _answer(activity_id, verdict, {Verdict.ACCEPTED: ACKNOWLEDGED})
 
     async def fail(self, request: Request) -> Response:
-        """Report a failure (protocol.md §7)."""
+        """Records a failure (protocol.md §7)."""
         activity_id = request_bodies.path_uuid(request, "activity_id")
         report, body = await request_bodies.read_json(request, _FAIL)
         faults: dict[str, str | bool] = {
@@ -120,28 +120,28 @@ class WorkerApi:
 
     @staticmethod
     async def stream_token(request: Request) -> Response:
-        """Take a streamed token; nobody can subscribe to this engine (protocol.md §10)."""
+        """Accepts a streamed token and drops it; this engine has no subscribers (protocol.md §10)."""
         request_bodies.path_uuid(request, "activity_id")
         await request_bodies.read_json(request, _TOKEN)
         return json_bytes(b'{"subscribers":0}')
 
     @staticmethod
     async def stream_complete(request: Request) -> Response:
-        """End a stream; an empty 200."""
+        """Ends a stream; replies with an empty 200."""
         request_bodies.path_uuid(request, "activity_id")
         await request_bodies.read_json(request, _RESULT)
         return EMPTY
 
     @staticmethod
     async def stream_error(request: Request) -> Response:
-        """End a stream with an error; an empty 200."""
+        """Ends a stream with an error; replies with an empty 200."""
         request_bodies.path_uuid(request, "activity_id")
         await request_bodies.read_json(request, _ERROR)
         return EMPTY
 
     @staticmethod
     async def stream_subscribers(request: Request) -> Response:
-        """Count subscribers: none."""
+        """Replies with the number of subscribers, always 0."""
         request_bodies.path_uuid(request, "activity_id")
         return json_bytes(b'{"count":0}')
 

@@ -1,4 +1,4 @@
-"""The routes a client calls: definitions (protocol.md §11), workflows (§12, §13) and signals (§8.3)."""
+"""The routes for clients: definitions (protocol.md §11), workflows (§12, §13) and signals (§8.3)."""
 
 import re
 import sqlite3
@@ -38,14 +38,14 @@ _SIGNAL = msgspec.json.Decoder(_Signal)
 
 
 class WorkflowApi:
-    """Thin: decode, check, one transaction, encode."""
+    """The routes for clients: decode, check, one transaction, encode."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._database = engine.database
 
     async def deploy(self, request: Request) -> Response:
-        """Store a definition, YAML or JSON whatever the content type (protocol.md §11.1)."""
+        """Stores a definition, YAML or JSON whatever the content type (protocol.md §11.1)."""
         body = await request_bodies.read_body(request)
         try:
             text = body.decode()
@@ -68,12 +68,12 @@ class WorkflowApi:
         return json_reply(reply, 201 if new else 200)
 
     async def definitions(self, _request: Request) -> Response:
-        """All stored versions."""
+        """Replies with all stored versions."""
         found = await self._database.transact(client_documents.definitions)
         return json_reply({"definitions": found, "total": len(found)})
 
     async def definition(self, request: Request) -> Response:
-        """Reply with a version, by default the one deployed last."""
+        """Replies with a version, by default the one deployed last."""
         name, version = request.path_params["name"], request.query_params.get("version")
         if version is not None and not _VERSION.fullmatch(version):
             raise bad_request(_malformed(version))
@@ -84,7 +84,7 @@ class WorkflowApi:
         return json_reply(found)
 
     async def submit(self, request: Request) -> Response:
-        """Run a definition (protocol.md §12)."""
+        """Starts a workflow of a definition (protocol.md §12)."""
         wanted, body = await request_bodies.read_json(request, _SUBMIT)
         too_long = len((wanted.unique_key or "").encode()) > 255
         refuse(
@@ -97,7 +97,7 @@ class WorkflowApi:
         )
         request_bodies.refuse_nul(body, "input")
         if wanted.version is not None and not _VERSION.fullmatch(wanted.version):
-            raise bad_request(_malformed(wanted.version))  # the server says 500 (protocol.md §12)
+            raise bad_request(_malformed(wanted.version))  # the server replies 500 (protocol.md §12)
         submission = Submission(
             wanted.definition_name,
             wanted.version,
@@ -108,22 +108,22 @@ class WorkflowApi:
         return json_reply(created, 201)
 
     async def status(self, request: Request) -> Response:
-        """Reply with a workflow (protocol.md §13)."""
+        """Replies with a workflow (protocol.md §13)."""
         workflow_id = request_bodies.path_uuid(request, "workflow_id")
         return json_reply(await self._database.transact(client_documents.status, workflow_id))
 
     async def listing(self, request: Request) -> Response:
-        """A page of workflows."""
+        """Replies with a page of workflows."""
         filters = _filters(request)
         return json_reply(await self._database.transact(client_documents.listing, filters))
 
     async def output(self, request: Request) -> Response:
-        """All outputs of a completed workflow."""
+        """Replies with all outputs of a completed workflow."""
         workflow_id = request_bodies.path_uuid(request, "workflow_id")
         return json_reply(await self._database.transact(client_documents.output, workflow_id))
 
     async def activity_output(self, request: Request) -> Response:
-        """Reply with an activity's outputs and files."""
+        """Replies with an activity's outputs and files."""
         workflow_id = request_bodies.path_uuid(request, "workflow_id")
         key = request.path_params["activity_key"]
 
@@ -134,7 +134,7 @@ class WorkflowApi:
         return json_reply(await self._database.transact(read))
 
     async def signal(self, request: Request) -> Response:
-        """Hand data to a waiting activity; always 200 (protocol.md §8.3)."""
+        """Passes data to a waiting activity; always 200 (protocol.md §8.3)."""
         workflow_id = request_bodies.path_uuid(request, "workflow_id")
         wanted, body = await request_bodies.read_json(request, _SIGNAL)
         refuse(

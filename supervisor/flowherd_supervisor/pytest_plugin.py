@@ -1,6 +1,6 @@
-"""Fixtures for tests of apps: an engine and a supervisor as real programs; pytest loads it, nothing else may.
+"""Pytest fixtures for tests of apps: an engine and a supervisor as real programs.
 
-It imports hardly anything by itself: every pytest run in an environment with flowherd loads it.
+Heavy imports wait until a fixture is used, since every pytest run in an environment with flowherd loads the plugin.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def flowherd_engine() -> Iterator[EngineProgram]:
     """An embedded engine in memory, on a free port of 127.0.0.1; needs `flowherd[engine]`."""
-    from flowherd_supervisor.testkit import EngineProgram  # noqa: PLC0415 - only for who asks for it
+    from flowherd_supervisor.testkit import EngineProgram  # noqa: PLC0415 - only when the fixture is used
 
     with EngineProgram() as engine:
         yield engine
@@ -32,10 +32,10 @@ def flowherd_supervisor(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Iterator[Callable[..., SupervisorProgram]]:
-    """Starts a real `flowherd run APP` against `flowherd_engine`; what it has started ends with the test.
+    """Returns a function that starts a real `flowherd run APP` against `flowherd_engine`; each ends with the test.
 
-    `start(app, *flags, processes=2, app_dir=None, env=None)` returns a `SupervisorProgram`, ready to work. The app is
-    looked for in the folder pytest was started in, unless `app_dir` says otherwise.
+    `start(app, *flags, processes=2, app_dir=None, env=None)` returns a `SupervisorProgram` that is ready to work. The
+    app is imported from `app_dir`, by default the folder that pytest was started in.
     """
     from flowherd_supervisor.testkit import SupervisorProgram  # noqa: PLC0415 - as above
 

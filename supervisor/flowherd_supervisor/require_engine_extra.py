@@ -1,4 +1,4 @@
-"""The extra `engine`: demo, bench and dev ask for it before they start anything."""
+"""Checks that the extra `engine` is installed, before demo, bench and dev start anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_WHEEL = (
 
 
 def require_engine(command: str) -> None:
-    """Raise ConfigurationError with the remedy if the embedded engine cannot run here."""
+    """Raises ConfigurationError with the remedy if the embedded engine cannot run here."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         free_threaded = "minijinja" in missing and sysconfig.get_config_var("Py_GIL_DISABLED")

@@ -1,4 +1,4 @@
-"""How late heartbeats are while handlers block their loop or hold the GIL.
+"""Delay of heartbeats while handlers block their loop or hold the GIL.
 
     python tests/bench/beats_blocked.py [--seconds 5] [--repeat 3] [--json FILE] [--tuned PYTHON] [--only PART]
 
@@ -31,12 +31,12 @@ GATES = [Gate(late(kind), f"flowherd -p {processes}", "<=", 100) for kind in KIN
 
 
 def silence_s(life_s: list[float]) -> float:
-    """The longest time between two signs of life: hand-out, heartbeats, outcome."""
+    """Returns the longest time between two signs of life: claim, heartbeats, outcome."""
     return max(later - earlier for earlier, later in itertools.pairwise([0.0, *life_s]))
 
 
 def measure(words: tuple[str, ...], at_a_time: int, seconds: int) -> dict[str, float]:
-    """Each kind after the other, in one worker."""
+    """Measures each kind after the other, in one worker."""
     found = {}
     with (
         running_stub() as stub,

@@ -1,4 +1,4 @@
-"""Whether looking at a host delays its heartbeats: many processes, the status asked twenty times a second.
+"""Delay of heartbeats by status requests: many processes, the status requested twenty times a second.
 
     python tests/bench/beats_under_load.py [--processes 64] [--seconds 20] [--rate 20] [--repeat 1] [--json FILE]
 
@@ -34,7 +34,7 @@ GATES = [Gate(figure, ASKED, "<=", limit) for figure, limit in ((MOST, 100), (LO
 
 
 class Asker:
-    """Asks for the status at a steady rate, in a thread, over one connection."""
+    """Requests the status at a steady rate, in a thread, over one connection."""
 
     def __init__(self, socket: str, rate: float) -> None:
         self._socket, self._rate = socket, rate
@@ -62,7 +62,7 @@ class Asker:
 
 
 def late_by(journal: Iterable[dict[str, object]], since_s: float, until_s: float) -> list[float]:
-    """How late each accepted beat in a span was, by the engine's clock; negative if it came before it was due."""
+    """Returns the delay of each accepted heartbeat in a span, by the engine's clock; negative if it was early."""
     before: dict[object, float] = {}
     found = []
     for entry in journal:
@@ -75,7 +75,7 @@ def late_by(journal: Iterable[dict[str, object]], since_s: float, until_s: float
 
 
 def span(engine: Engine, seconds: float) -> dict[str, float]:
-    """Lets the host beat for a while."""
+    """Measures heartbeats for a while."""
     since_s = time.time()
     threading.Event().wait(seconds)
     journal = engine.journal()
@@ -90,14 +90,14 @@ def span(engine: Engine, seconds: float) -> dict[str, float]:
 
 
 def asked_span(engine: Engine, host: Host, options: argparse.Namespace) -> dict[str, float]:
-    """The same, and asks meanwhile."""
+    """Does the same with status requests meanwhile."""
     with Asker(host.socket, options.rate) as asker:
         found = span(engine, options.seconds)
     return found | {"answers": len(asker.took_s), "answer, p50 ms": quantile(asker.took_s, 0.5) * 1e3}
 
 
 def main() -> int:
-    """ActivityProfiles two spans of one host, `--repeat` times."""
+    """Measures two spans of one host, `--repeat` times."""
     parser = arguments(__doc__, repeat=1)
     parser.add_argument("--processes", type=int, default=64)
     parser.add_argument("--held", type=int, default=0, help="activities held; two for each process")
@@ -119,7 +119,7 @@ def main() -> int:
         host.wait_for_log("process_ready", options.processes + 1, within_s=BOOT_S)
         engine.submit("wait", held, seconds=3600)
         engine.wait_for("claim", held, within_s=60)
-        threading.Event().wait(DUE_S)  # so that every lease has been beaten once
+        threading.Event().wait(DUE_S)  # so that every lease has had one heartbeat
         spans = {
             NOBODY: lambda: span(engine, options.seconds),
             ASKED: lambda: asked_span(engine, host, options),

@@ -1,4 +1,4 @@
-"""What the benches share: flags, turns, the stub's other end, worker programs and their CPU; it judges nothing."""
+"""Shared by the benches: flags, turns, a client of the stub, worker programs and their CPU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UVLOOP = (
 
 
 def arguments(doc: str, *, repeat: int = 3, has_rust: bool = False) -> argparse.ArgumentParser:
-    """The flags of every bench; from now on SIGTERM interrupts it, so that it ends what it has started."""
+    """Parses the flags of every bench; makes SIGTERM interrupt it, so that it ends what it has started."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=repeat)
@@ -55,14 +55,14 @@ def arguments(doc: str, *, repeat: int = 3, has_rust: bool = False) -> argparse.
 def in_turn(
     sheet: Sheet, options: argparse.Namespace, contenders: Mapping[str, Callable[[], Mapping[str, float]]]
 ) -> None:
-    """Measures one after the other, again and again: a noisy neighbour meets each, a failure ends only its own."""
+    """Measures one after the other repeatedly, so that noise affects all; a failure ends only its own contender."""
     for _ in range(options.repeat):
         for who, measure in contenders.items():
             if options.only not in who or who in sheet.failed:
                 continue
             try:
                 sheet.note(who, measure())
-            except KeyboardInterrupt:  # so a driver ends what takes too long: what there is can be shown
+            except KeyboardInterrupt:  # sent by a driver after too long: existing figures can be shown
                 sheet.failed[who] = "interrupted"
                 return
             except Exception as error:  # noqa: BLE001 - the other contenders are still of use
@@ -72,13 +72,13 @@ def in_turn(
 def run(
     sheet: Sheet, options: argparse.Namespace, contenders: Mapping[str, Callable[[], Mapping[str, float]]]
 ) -> int:
-    """ActivityProfiles all in turn and shows the sheet; returns the exit code of the program."""
+    """Measures all in turn and prints the sheet; returns the exit code of the program."""
     in_turn(sheet, options, contenders)
     return sheet.show(options.json)
 
 
 def rivals(app: str, options: argparse.Namespace, sheet: Sheet) -> dict[str, tuple[str, ...]]:
-    """The command lines of those we are compared with, as far as they are there."""
+    """Returns the command lines of the available rivals."""
     found = {STOCK: stock(app)}
     if options.tuned:
         found[TUNED] = stock(app, options.tuned, tuned=True)
@@ -93,7 +93,7 @@ def rivals(app: str, options: argparse.Namespace, sheet: Sheet) -> dict[str, tup
 
 
 class Stub:
-    """A stub engine in a process of its own."""
+    """A stub engine in a separate process."""
 
     def __init__(self, delay_ms: float = 0.0) -> None:
         words = [sys.executable, str(HERE / "stub_engine.py"), "--delay-ms", str(delay_ms)]
@@ -103,11 +103,11 @@ class Stub:
         self._http = httpx.Client(base_url=self.url, timeout=CEILING_S, trust_env=False)
 
     def tell(self, do: str, **order: Any) -> dict[str, Any]:
-        """Gives an order and returns the report; `wait` answers when `count` outcomes have come."""
+        """Sends an order and returns the report; `wait` replies when `count` outcomes have come."""
         return self._http.post("/stub", json={"do": do, **order}).raise_for_status().json()
 
     def wait_for_pollers(self, count: int, *roots: psutil.Process) -> None:
-        """Waits until so many worker processes have polled; a program that has ended never will."""
+        """Waits until `count` worker processes have polled; raises if the program has ended."""
 
         def have_polled() -> bool:
             assert all(root.status() != psutil.STATUS_ZOMBIE for root in roots), "it has ended"
@@ -116,7 +116,7 @@ class Stub:
         eventually(have_polled, f"{count} pollers")
 
     def do(self, count: int, **order: Any) -> dict[str, Any]:
-        """Has so many activities of one kind done, and nothing else counted; the report when the last has ended."""
+        """Runs `count` activities of one kind, with counters reset; returns the report at the end of the last."""
         self.tell("clear")
         self.tell("fill", count=count, **order)
         return self.tell("wait", count=count)
@@ -141,12 +141,12 @@ def running_stub(delay_ms: float = 0.0) -> Iterator[Stub]:
 
 
 def stock(app: str, python: str = sys.executable, *, tuned: bool = False) -> tuple[str, ...]:
-    """The stock worker's command line; `tuned` installs uvloop before it begins."""
+    """Returns the stock worker's command line; `tuned` installs uvloop before it begins."""
     return (python, *(("-c", UVLOOP) if tuned else ()), str(APPS / f"{app}.py"))
 
 
 def flowherd(app: str, *flags: str) -> tuple[str, ...]:
-    """Our command line for the same worker program, or for another app if it is named with its attribute."""
+    """Returns our command line for the same worker program, or for another app with its attribute."""
     target = app if ":" in app else f"{app}:main"
     words = (sys.executable, "-m", "flowherd_supervisor", "run", target, "--app-dir", str(APPS))
     return (*words, "--admin", "off", "--log-level", "error", *flags)
@@ -182,7 +182,7 @@ def running(words: tuple[str, ...], url: str, **settings: str) -> Iterator[psuti
 
 
 def slots(concurrency: int, batch: int) -> dict[str, str]:
-    """The settings of both workers for so many activities at once, so many a poll."""
+    """Returns the settings of both workers for a number of slots and activities per poll."""
     return {
         "WORKER_MAX_ACTIVITIES": str(concurrency),
         "WORKER_POLL_MAX_ACTIVITIES": str(batch),
@@ -190,12 +190,12 @@ def slots(concurrency: int, batch: int) -> dict[str, str]:
 
 
 def tree(root: psutil.Process) -> list[psutil.Process]:
-    """A process and its living descendants."""
+    """Returns a process and its live descendants."""
     return [root, *root.children(recursive=True)]
 
 
 def cpu_s(root: psutil.Process) -> float:
-    """CPU seconds of a process and its living descendants.
+    """Returns the CPU seconds of a process and its live descendants.
 
     In nanoseconds, from the clock that clock_getcpuclockid(3) names for a process: /proc/PID/stat counts in 10 ms, and
     an idle process takes four of these in ten seconds.
@@ -204,6 +204,6 @@ def cpu_s(root: psutil.Process) -> float:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The value that `share` of the sorted values do not exceed."""
+    """Returns the value that `share` of the sorted values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -1,4 +1,4 @@
-"""What a second worker gains for handlers that compute: as a process, and as a thread where a Python is free-threaded.
+"""The gain of a second worker for handlers that compute: as a process, and as a thread of a free-threaded Python.
 
     python tests/bench/cpu_scaling.py [--activities 300] [--repeat 5] [--most 2] [--tries 40] [--json FILE]
                                       [--tuned PYTHON] [--rust PROGRAM] [--only PART]
@@ -30,14 +30,14 @@ from rounds import rounds_of
 HANDLER_S = 0.005
 SLOTS_EACH = 4
 WARM_UP = 40
-CALM = 0.1  # CPUs that others may use in a turn that counts
+CALM = 0.1  # CPUs that other programs may use in a valid turn
 RATE, GAIN, OTHERS = "a second", "times one of its kind, same turn", "CPUs that others used"
 TWO = "flowherd -p 2"
 GATES = [Gate(GAIN, TWO, ">=", 1.9), Gate(RATE, TWO, ">=", 2.5, STOCK)]
 
 
 def measure(words: tuple[str, ...], workers: int, rounds: int, activities: int) -> dict[str, float]:
-    """One run of one contender."""
+    """Measures one run of one contender."""
     order = {"name": "work", "parameters": {"rounds": rounds}}
     with running_stub() as stub, running(words, stub.url, **slots(SLOTS_EACH * workers, SLOTS_EACH)) as root:
         stub.wait_for_pollers(1, root)
@@ -57,13 +57,13 @@ def measure(words: tuple[str, ...], workers: int, rounds: int, activities: int) 
 
 
 def _busy_s() -> float:
-    """CPU seconds of the machine so far; `guest` is counted in `user` already."""
+    """Returns the CPU seconds of the machine so far; `user` already contains `guest`."""
     used = psutil.cpu_times()
     return sum(used) - used.idle - used.iowait - used.guest - used.guest_nice
 
 
 def ours(parallel: str, most: int) -> dict[str, tuple[tuple[str, ...], int]]:
-    """Our command lines for one worker and for more, and how many these are."""
+    """Returns our command lines for one worker and for more, and their number."""
     flag = "" if parallel == "processes" else f" --parallel {parallel}"
     return {
         f"flowherd -p {workers}{flag}": (
@@ -74,7 +74,7 @@ def ours(parallel: str, most: int) -> dict[str, tuple[tuple[str, ...], int]]:
 
 
 def one_turn(sheet: Sheet, options: argparse.Namespace, rounds: int) -> Sheet:
-    """All once; the gains are those of this turn."""
+    """Measures all once; the gains are those of this turn."""
     found = {who: (words, 1) for who, words in rivals("scaling_stock", options, sheet).items()}
     for parallel in ("processes",) if is_gil_enabled() else ("processes", "threads"):
         found |= ours(parallel, options.most)
@@ -91,7 +91,7 @@ def one_turn(sheet: Sheet, options: argparse.Namespace, rounds: int) -> Sheet:
 
 
 def main() -> int:
-    """ActivityProfiles turns until enough of them were calm."""
+    """Measures turns until enough of them were calm."""
     parser = arguments(__doc__, repeat=5, has_rust=True)
     parser.add_argument("--activities", type=int, default=300)
     parser.add_argument("--most", type=int, default=2)

@@ -1,4 +1,4 @@
-"""How soon the work of a killed worker is handed back, and how soon another worker is ready.
+"""Time until the work of a killed worker is requeued, and until another worker is ready.
 
     python tests/bench/crash_requeue.py [--kills 20] [--lease 60] [--repeat 1] [--json FILE] [--tuned PYTHON]
                                         [--only PART]
@@ -49,7 +49,7 @@ GATES = [
 
 
 def claimed(engine: Engine) -> dict[str, Any]:
-    """The first claim of a new activity that never ends."""
+    """Waits for the first claim of a new activity that never ends."""
     before = engine.claims_per_activity()
     engine.submit("wait", 1, seconds=HELD_S)
 
@@ -60,7 +60,7 @@ def claimed(engine: Engine) -> dict[str, Any]:
 
 
 def seen_ms(engine: Engine, event: str, claim: dict[str, Any], within_s: float) -> float:
-    """When the engine noted it of this activity after the claim, in milliseconds of its clock."""
+    """Returns the milliseconds from the claim to this event of the activity, by the engine's clock."""
 
     def later() -> list[float]:
         return [
@@ -107,7 +107,7 @@ def kill(engine: Engine, host: Host) -> dict[str, float]:
 
 
 def alone(words: tuple[str, ...], lease_s: float) -> dict[str, float]:
-    """One kill of a worker that nobody watches."""
+    """Kills a worker without a supervisor once."""
     flags = ("--default-lease", str(lease_s), "--sweep-interval", "1")
     with running_engine(*flags, credentials=LOGIN) as engine, running(words, engine.url) as root:
         claim = claimed(engine)

@@ -1,4 +1,4 @@
-"""Every bench in one go, beside the stock worker: `python tests/bench/everything.py`; it measures nothing itself.
+"""Runs every bench, beside the stock worker: `python tests/bench/everything.py`.
 
     python tests/bench/everything.py [--quick] [--only NAME ...] [--json FILE]
                                      [--tuned auto|no|PYTHON] [--rust auto|no|PROGRAM]
@@ -44,7 +44,7 @@ GRACE_S = 60.0  # for a bench that is interrupted to show what it has
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a bench: its sheet, if it has got that far, and why it did not end well."""
+    """The result of a bench: its sheet, if there is one, and the reason of a failure."""
 
     name: str
     sheet: Sheet | None
@@ -53,20 +53,20 @@ class Result:
 
     @property
     def failed(self) -> bool:
-        """Whether something could not be measured."""
+        """True if something could not be measured."""
         return bool(self.trouble or (self.sheet and self.sheet.failed))
 
 
 @dataclass(frozen=True)
 class Rivals:
-    """Whom we are compared with: the flags that name them, and why the others are left out."""
+    """The rivals: the flags that name them, and the reasons for leaving others out."""
 
     flags: dict[str, str]
     left_out: dict[str, str]
 
     @classmethod
     def found(cls, options: argparse.Namespace, folder: Path) -> Rivals:
-        """Makes what is to be made."""
+        """Builds the rivals that must be built."""
         rivals = cls({}, {})
         rivals._add(TUNED, "--tuned", options.tuned, lambda: tuned_python(folder))
         rivals._add(RUST, "--rust", options.rust, rust_program)
@@ -82,7 +82,7 @@ class Rivals:
             self.left_out[who] = str(reason)
 
     def words(self, part: Part) -> Iterator[str]:
-        """For the command line of a bench."""
+        """Returns the flags for the command line of a bench."""
         for flag, value in self.flags.items():
             if flag == "--tuned" or part.has_rust:
                 yield from (flag, value)
@@ -109,7 +109,7 @@ def one(part: Part, rivals: Rivals, *, is_quick: bool, folder: Path = HERE) -> R
 
 
 def ran(words: list[str], output: Any, ceiling_s: float, grace_s: float = GRACE_S) -> str:
-    """Runs a program; says why it did not come to its end, or nothing. A contender that failed is in its sheet."""
+    """Runs a program; returns why it did not finish, or "". A contender that failed is in its sheet."""
     process = subprocess.Popen(words, stdout=output, stderr=output, start_new_session=True)
     try:
         code = process.wait(ceiling_s)
@@ -121,7 +121,7 @@ def ran(words: list[str], output: Any, ceiling_s: float, grace_s: float = GRACE_
 
 
 def end(process: subprocess.Popen[Any], grace_s: float) -> None:
-    """Lets it show what it has; then nothing of it is left."""
+    """Interrupts it, so that it can print its results, then kills it."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:
@@ -132,7 +132,7 @@ def end(process: subprocess.Popen[Any], grace_s: float) -> None:
 
 
 def shown(result: Result) -> Iterator[str]:
-    """The lines of one result."""
+    """Returns the lines of one result."""
     if result.sheet is not None:
         yield from table([result.sheet])
         yield from omissions([result.sheet])
@@ -142,7 +142,7 @@ def shown(result: Result) -> Iterator[str]:
 
 
 def summary(results: Iterable[Result]) -> Iterator[str]:
-    """Gates that were missed, what was not measured, and what failed."""
+    """Returns missed gates, omissions and failures."""
     sheets = [result.sheet for result in results if result.sheet is not None]
     judged = [
         (met, f"{sheet.bench}: {row.figure}, {row.who}: {row.measured}, asked for {gate}")
@@ -159,7 +159,7 @@ def summary(results: Iterable[Result]) -> Iterator[str]:
 
 
 def document(results: Iterable[Result], *, is_quick: bool) -> dict[str, Any]:
-    """For JSON: every sheet as its bench wrote it."""
+    """Returns every sheet as its bench wrote it, for JSON."""
     return {
         "machine": machine(),
         "is_quick": is_quick,

@@ -1,4 +1,4 @@
-"""What a process more costs, with pandas imported: milliseconds to its first poll, and memory of its own.
+"""The cost of one more process with pandas imported: milliseconds to its first poll, and its own memory.
 
     python tests/bench/fork_cost.py [--activities 10000] [--restarts 15] [--transports httpx,direct]
                                     [--json FILE] [--tuned PYTHON] [--only PART]
@@ -89,7 +89,7 @@ def hosted(way: str, transport: str, options: argparse.Namespace) -> dict[str, f
 
 
 def alone(words: tuple[str, ...], transport: str, options: argparse.Namespace) -> dict[str, float]:
-    """One worker as a program of its own."""
+    """Measures one worker as a separate program."""
     with running_stub() as stub:
         begun_at = time.time()
         with running(words, stub.url, **slots(16, 10), WORKER_TRANSPORT=transport) as root:
@@ -100,13 +100,13 @@ def alone(words: tuple[str, ...], transport: str, options: argparse.Namespace) -
 
 
 def memory_mb(stub: Stub, activities: int, pid: Callable[[], int]) -> float:
-    """What only the worker has, once it has done its work."""
+    """Returns the worker's own memory after its work."""
     stub.do(activities)
     return psutil.Process(pid()).memory_full_info().uss / 1e6
 
 
 def restart(stub: Stub, host: Host) -> tuple[float, float]:
-    """Milliseconds to the first poll of a killed worker's replacement: from the kill, and from its fork."""
+    """Returns the milliseconds to the first poll of a killed worker's replacement: from the kill, and from its fork."""
     eventually(lambda: time.time() - started_at(host) > LIVES_S, "a life that is long enough")
     before, lives = set(stub.tell("look")["first_polls"]), len(host.log("process_started"))
     killed_at = time.time()
@@ -122,7 +122,7 @@ def restart(stub: Stub, host: Host) -> tuple[float, float]:
 
 
 def started_at(host: Host) -> float:
-    """When the present worker was forked, by the log; wall clock, as everything here."""
+    """Returns the time of the current worker's fork, by the log; wall clock, as everything here."""
     return datetime.fromisoformat(host.log("process_started")[-1]["time"]).timestamp()
 
 

@@ -1,4 +1,4 @@
-"""How long an activity waits for a fresh isolate, and for one that is there.
+"""The time an activity waits for a fresh isolate, and for an existing one.
 
     python tests/bench/isolate_start.py [--starts 30] [--json FILE] [--only PART]
 
@@ -28,7 +28,7 @@ _FIGURES = re.compile(rf'flowherd_activity_wait_seconds_(\w+){{[^}}]*name="{ACTI
 
 
 def measure(sheet: Sheet, way: str, starts: int) -> None:
-    """Notes each wait but the first, which finds the app's pages cold."""
+    """Records each wait but the first, for which the app's pages are cold."""
     flags = ("-p", "1", "--isolate-max-tasks", str(MAX_TASKS[way]))
     with (
         tempfile.TemporaryDirectory(prefix="fh") as folder,
@@ -46,7 +46,7 @@ def measure(sheet: Sheet, way: str, starts: int) -> None:
 
 
 def _after(engine: Engine, host: Host, number: int) -> float:
-    """Seconds that all activities have waited, once one more has ended."""
+    """Waits until one more activity has ended; returns the seconds that all have waited."""
     engine.submit(ACTIVITY, text="")
     engine.wait_for("complete", number + 1)
     eventually(lambda: _figure(host, "count") == number + 1, "its wait in the metrics")
@@ -54,7 +54,7 @@ def _after(engine: Engine, host: Host, number: int) -> float:
 
 
 def _has_ended(host: Host) -> bool:
-    """No isolate is left: one that ends wants the CPU on which the next one starts."""
+    """Waits until no isolate is left, since an ending one uses the CPU on which the next one starts."""
     return not any("isolate" in " ".join(one.cmdline()) for one in psutil.Process(host.pid).children())
 
 

@@ -1,4 +1,4 @@
-"""How soon a `kill -9` of a worker is seen in the log, the events, the status and /metrics.
+"""Time until a `kill -9` of a worker is visible in the log, the events, the status and /metrics.
 
     python tests/bench/kill_seen.py [--rounds 10] [--json FILE]
 
@@ -30,7 +30,7 @@ SEEN = "killed to seen, ms"
 
 
 def measure(sheet: Sheet, rounds: int) -> None:
-    """Notes each way for each kill."""
+    """Records the time of each way for each kill."""
     with (
         tempfile.TemporaryDirectory(prefix="fh") as folder,
         running_engine() as engine,
@@ -47,7 +47,7 @@ def measure(sheet: Sheet, rounds: int) -> None:
 
 
 def _kill(host: Host, died: threading.Event, number: int) -> dict[str, float]:
-    """Kills process 0 for the `number`-th time; seconds until each way has told of it."""
+    """Kills process 0 for the `number`-th time; returns the seconds until each way shows it."""
     pid = host.children()[0]
     wanted = f'flowherd_process_restarts_total{{cause="signal",process="0"}} {number}.0'
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What the ledger costs an activity, and the keeper that reads it, in CPU time.
+"""The CPU cost of the ledger for an activity, and for the keeper that reads it.
 
 python tests/bench/ledger_cost.py [--repeat 7] [--activities 20000] [--json FILE]
 """
@@ -24,14 +24,14 @@ LIFE, SCAN = "claim to clear, us", f"a look at {HELD} records, us"
 
 
 def opened(records: int) -> tuple[Segment, RecordWriter]:
-    """The place of one process, and its own view of it."""
+    """Opens the segment of one process; returns it with the process's own view."""
     segment = Ledger(processes=1, records=records).segments[0]
     segment.open(index=0, incarnation=1, now=0.0)
     return segment, RecordWriter(segment)
 
 
 def life(completion: bytes | None, activities: int) -> dict[str, float]:
-    """CPU for claim + running + reporting + clear, and an entry in the history."""
+    """Measures the CPU for claim, running, reporting, clear and an entry in the history."""
     _, writer = opened(110)
     begun_s = time.process_time()
     for number in range(activities):
@@ -46,7 +46,7 @@ def life(completion: bytes | None, activities: int) -> dict[str, float]:
 
 
 def scan() -> dict[str, float]:
-    """CPU for a keeper's look at the records of a process."""
+    """Measures the CPU for a keeper's scan of the records of a process."""
     segment, writer = opened(500)
     for number in range(HELD):
         writer.claim(IDS[number & 63], WORKER_ID, "resize_image", now=1.0, lease_s=60.0)
@@ -57,7 +57,7 @@ def scan() -> dict[str, float]:
 
 
 def main() -> int:
-    """ActivityProfiles all in turn, `--repeat` times."""
+    """Measures all in turn, `--repeat` times."""
     parser = arguments(__doc__, repeat=7)
     parser.add_argument("--activities", type=int, default=20_000)
     options = parser.parse_args()

@@ -43,7 +43,7 @@ GATES = [
 
 
 def contenders(options: argparse.Namespace, sheet: Sheet, folder: Path) -> dict[str, tuple[str, ...]]:
-    """The stock worker, and flowherd with one and with several processes, and with the heavy work elsewhere."""
+    """Returns the stock worker, and flowherd with one and several processes, and with the heavy work elsewhere."""
 
     def ours(processes: int, offload: str = "") -> tuple[str, ...]:
         settings = folder / f"{offload}.toml"
@@ -60,7 +60,7 @@ def contenders(options: argparse.Namespace, sheet: Sheet, folder: Path) -> dict[
 
 
 def measure(words: tuple[str, ...], options: argparse.Namespace) -> dict[str, float]:
-    """One run: latencies of the light activities and what ran twice."""
+    """Measures one run: latencies of the light activities, and repeats."""
     flags = ("--default-lease", str(LEASE_S), "--sweep-interval", "1")
     with running_engine(*flags, credentials=LOGIN) as engine, running(words, engine.url):
         engine.submit("light", 1)
@@ -97,7 +97,7 @@ def _load(engine: Engine, seconds: float, heavy_every_s: float | None) -> tuple[
 
 
 def _latency_ms(workflow: dict[str, Any], drain_s: float) -> float:
-    """From submission to the accepted completion, both on the engine's clock."""
+    """Returns the milliseconds from submission to accepted completion, both on the engine's clock."""
     ended = workflow["activities"][0]["completed_at"]
     if ended is None:
         return drain_s * 1000

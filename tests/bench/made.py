@@ -1,4 +1,4 @@
-"""What benches compare with and is not part of this environment, made when it is wanted; it measures nothing."""
+"""Rivals that are not part of this environment, built on demand."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CEILING_S = 1800.0
 
 
 class Unavailable(Exception):
-    """It cannot be had here; the text says why."""
+    """It is not available here; the text has the reason."""
 
 
 def tuned_python(folder: Path) -> str:
-    """The Python of an environment in which the stock worker has sniffio and uvloop.
+    """Returns the Python of an environment in which the stock worker has sniffio and uvloop.
 
-    It sees the packages of this one, so that both columns have the same versions, and adds what is missing.
+    It shares the packages of this one, so that both columns have the same versions, and adds missing ones.
     """
     try:
         stock = f"kruxiaflow=={version('kruxiaflow')}"
@@ -38,7 +38,7 @@ def tuned_python(folder: Path) -> str:
 
 
 def rust_program() -> str:
-    """The worker for the public Rust SDK, built where cargo keeps what it has built before."""
+    """Builds the worker for the public Rust SDK in cargo's target folder; returns its path."""
     cargo = shutil.which("cargo")
     if cargo is None:
         raise Unavailable("no cargo")
@@ -52,7 +52,7 @@ def rust_program() -> str:
 
 
 def _said(words: list[str], who: str, cwd: Path | None = None) -> str:
-    """What a program says on its standard output, if it succeeds."""
+    """Returns a program's standard output, if it succeeds."""
     with tempfile.TemporaryFile("w+") as complaints:
         try:
             done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What hosting an activity costs in CPU: no-ops through the stock worker and through flowherd.
+"""The CPU cost of hosting an activity: no-ops through the stock worker and through flowherd.
 
     python tests/bench/noop_cost.py [--activities 4000] [--repeat 3] [--slots 64] [--delay-ms 0] [--json FILE]
                                     [--tuned PYTHON] [--rust PROGRAM] [--only PART]
@@ -33,7 +33,7 @@ AS_MANY = {DIRECT: 10, OWN: 10}  # times as the stock worker
 
 
 def gates(options: argparse.Namespace) -> list[Gate]:
-    """The targets for these slots and this engine."""
+    """Returns the targets for these slots and this engine."""
     match options.delay_ms, options.slots:
         case 0.0, 64:
             return [
@@ -49,7 +49,7 @@ def gates(options: argparse.Namespace) -> list[Gate]:
 
 
 def measure(words: tuple[str, ...], count: int, options: argparse.Namespace) -> dict[str, float]:
-    """One run of `count`: CPU for each activity, activities a second, and how long each was out."""
+    """Measures one run of `count`: CPU per activity, activities per second, and their durations."""
     with (
         running_stub(options.delay_ms) as stub,
         running(words, stub.url, **slots(options.slots, 100)) as root,

@@ -1,7 +1,7 @@
-"""Whether a worker process grows: `python tests/bench/noop_soak.py [--activities 200000] [--every 10000]`.
+"""Growth of a worker process: `python tests/bench/noop_soak.py [--activities 200000] [--every 10000]`.
 
 One worker process behind the supervisor and the stub engine; its resident memory, descriptors and threads are read
-every so many no-ops. Shown are the slope of the memory over the second half, in MB per 100,000 activities, and what the
+at intervals. Shown are the slope of the memory over the second half, in MB per 100,000 activities, and what the
 last reading has more than the first. It takes minutes.
 """
 
@@ -27,12 +27,12 @@ GATES = [Gate(SLOPE, OURS, "<=", 0.5), Gate(FDS, OURS, "<=", 0), Gate(THREADS, O
 
 
 def worker_of(root: psutil.Process) -> psutil.Process:
-    """The host's only worker process."""
+    """Returns the host's only worker process."""
     return next(process for process in tree(root) if "process 0" in " ".join(process.cmdline()))
 
 
 def read(worker: psutil.Process) -> dict[str, float]:
-    """What must not grow; connections to the engine are made one by one as they are needed, up to a bound."""
+    """Reads figures that must not grow; connections to the engine are opened as needed, up to a bound."""
     with worker.oneshot():
         return {
             "rss_mb": worker.memory_info().rss / 1e6,
@@ -42,7 +42,7 @@ def read(worker: psutil.Process) -> dict[str, float]:
 
 
 def soak(activities: int, every: int) -> list[dict[str, float]]:
-    """The readings."""
+    """Runs the no-ops and returns the readings."""
     with (
         running_stub() as stub,
         running(flowherd("noop_worker", "-p", "1"), stub.url, **slots(64, 100)) as root,
@@ -55,13 +55,13 @@ def soak(activities: int, every: int) -> list[dict[str, float]]:
 
 
 def slope_mb(readings: list[dict[str, float]], every: int) -> float:
-    """MB of resident memory per 100,000 activities, over the second half: the first fills caches and pools."""
+    """Returns MB of resident memory per 100,000 activities, over the second half: the first fills caches and pools."""
     half = [reading["rss_mb"] for reading in readings[len(readings) // 2 :]]
     return statistics.linear_regression(range(len(half)), half).slope * 100_000 / every
 
 
 def measure(activities: int, every: int) -> dict[str, float]:
-    """One life of a worker."""
+    """Measures one worker."""
     readings = soak(activities, every)
     first, last = readings[0], readings[-1]
     return {
@@ -73,7 +73,7 @@ def measure(activities: int, every: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """Lets it live `--repeat` times, by default once."""
+    """Measures `--repeat` workers, by default one."""
     parser = arguments(__doc__, repeat=1)
     parser.add_argument("--activities", type=int, default=200_000)
     parser.add_argument("--every", type=int, default=10_000, help="a reading")

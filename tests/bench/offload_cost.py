@@ -1,4 +1,4 @@
-"""What isolates cost beside processes of their own and a ProcessPoolExecutor.
+"""The cost of isolates compared with separate processes and a ProcessPoolExecutor.
 
     python tests/bench/offload_cost.py [--calls 400] [--large 30] [--repeat 5] [--json FILE] [--only PART]
 
@@ -56,7 +56,7 @@ def rate(call: str) -> str:
 
 
 def cost(call: str) -> str:
-    """The name of a figure: what a call costs the process that makes it."""
+    """The name of a figure: the cost of a call for the calling process."""
     return f"{call}, own CPU ms each"
 
 
@@ -69,7 +69,7 @@ async def isolates(
 
 
 async def pool(executor: ProcessPoolExecutor, call: str, count: int, *work: object) -> dict[str, float]:
-    """The same by pickle."""
+    """Measures the same with pickle."""
     loop = asyncio.get_running_loop()
     work_once = lambda: loop.run_in_executor(executor, *work)  # noqa: E731
     return await _side_by_side(call, work_once, count, WORKERS)
@@ -90,13 +90,13 @@ async def _side_by_side(
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    """On the loop that workers have."""
+    """Runs on the loop that workers use."""
     with asyncio.Runner(loop_factory=new_loop("auto")) as runner:
         return runner.run(work)
 
 
 def processes(number: int, count: int) -> float:
-    """Calls a second of as many processes with a runner of their own, begun together."""
+    """Measures calls per second of several processes, each with a runner, begun together."""
     go_read, go_write = os.pipe()
     done_read, done_write = os.pipe()
     pids = []
@@ -132,7 +132,7 @@ async def _on_own_loop(count: int) -> None:
 
 
 def contenders(forker: Fork, options: argparse.Namespace) -> dict[str, Callable[[], dict[str, float]]]:
-    """Each with what it can do."""
+    """Returns each contender with the parts that it supports."""
     large = msgspec.Raw(msgspec.json.encode(LARGE))
     small_calls = options.calls * 5
 
@@ -163,7 +163,7 @@ def contenders(forker: Fork, options: argparse.Namespace) -> dict[str, Callable[
 
 
 def main() -> int:
-    """ActivityProfiles all in turn, `--repeat` times."""
+    """Measures all in turn, `--repeat` times."""
     parser = arguments(__doc__, repeat=5)
     parser.add_argument("--calls", type=int, default=400, help="of 5 ms")
     parser.add_argument("--large", type=int, default=30, help="calls with 10 MB")

@@ -1,4 +1,4 @@
-"""The benches in the order in which `everything.py` runs them, with their flags; it runs none."""
+"""The benches in the order in which `everything.py` runs them, with their flags."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Part:
     """One bench.
 
     Attributes:
-        name: what `--only` calls it.
+        name: name for `--only`.
         program: the file that measures it.
-        flags: of every run.
-        quick: flags of a small one, in their place or besides.
-        has_rust: whether it can compare with the Rust SDK.
+        flags: flags of every run.
+        quick: flags of a small run, which replace or extend those.
+        has_rust: True if it can compare with the Rust SDK.
 
     """
 
@@ -25,11 +25,11 @@ class Part:
     has_rust: bool = False
 
     def words(self, *, is_quick: bool) -> list[str]:
-        """The flags of such a run; of two that are the same the last one holds."""
+        """Returns the flags of such a run; of two equal flags the last one counts."""
         return [*self.flags.split(), *(self.quick.split() if is_quick else ())]
 
     def ceiling_s(self, is_quick: bool) -> float:  # noqa: FBT001
-        """When it is hung."""
+        """Seconds after which it counts as hung."""
         return 180.0 if is_quick else 7200.0
 
 

@@ -1,4 +1,4 @@
-"""How soon work is picked up, and what idleness costs, for 1, 2 and 8 processes.
+"""Pick-up time of work, and cost of idleness, for 1, 2 and 8 processes.
 
     python tests/bench/polling.py [--repeat 3] [--seconds 30] [--lone 100] [--stream 600] [--steps 500] [--seed 1]
                                   [--processes 1,2,8] [--json FILE] [--tuned PYTHON] [--only PART]
@@ -65,7 +65,7 @@ GATES = [
 
 
 def idle(stub: Stub, root: psutil.Process, seconds: float) -> dict[str, float]:
-    """A host that finds nothing."""
+    """Measures a host without work."""
     stub_before_s = stub.tell("clear")["cpu_s"]
     cpu_before_s, begun_at = cpu_s(root), time.monotonic()
     threading.Event().wait(seconds)
@@ -80,7 +80,7 @@ def idle(stub: Stub, root: psutil.Process, seconds: float) -> dict[str, float]:
 
 
 def pick_up(stub: Stub, what: str, offsets_s: list[float]) -> dict[str, float]:
-    """Milliseconds from ready to begun, and how often was asked meanwhile."""
+    """Measures the milliseconds from ready to begun, and the polls meanwhile."""
     stub.tell("clear")
     stub.tell("arrive", name="stamp", offsets_s=offsets_s)
     report = stub.tell("wait", count=len(offsets_s))
@@ -89,19 +89,19 @@ def pick_up(stub: Stub, what: str, offsets_s: list[float]) -> dict[str, float]:
 
 
 def chain(stub: Stub, steps: int) -> dict[str, float]:
-    """Milliseconds from ready to begun, of steps that wait for each other."""
+    """Measures the milliseconds from ready to begun of steps that depend on each other."""
     stub.tell("clear")
     stub.tell("chain", name="stamp", steps=steps, think_s=0.002)
     return took(CHAIN, stub.tell("wait", count=steps)["pick_up_s"][1:])
 
 
 def took(what: str, seconds: list[float]) -> dict[str, float]:
-    """The quantiles that are shown."""
+    """Returns the quantiles to show."""
     return {figure(what, share): quantile(seconds, share) * 1e3 for share in (0.5, 0.99)}
 
 
 def arrivals(options: argparse.Namespace, rng: random.Random) -> tuple[list[float], list[float]]:
-    """When the lone ones and those of the stream are ready."""
+    """Returns the ready times of lone activities and of the stream."""
     lone, stream = [0.5], [0.5]
     while len(lone) < options.lone:
         lone.append(lone[-1] + rng.uniform(0.6, 0.9))
@@ -113,7 +113,7 @@ def arrivals(options: argparse.Namespace, rng: random.Random) -> tuple[list[floa
 def measure(
     words: tuple[str, ...], processes: int, options: argparse.Namespace, seeds: list[int]
 ) -> dict[str, float]:
-    """All four, on one host; `seeds` has one for each time."""
+    """Measures all four on one host; `seeds` has one for each repeat."""
     lone, stream = arrivals(options, random.Random(seeds.pop(0)))
     with (
         running_stub() as stub,

@@ -1,4 +1,4 @@
-"""An engine in simulated time, as far as hosts meet it: lanes, a queue, what requests cost; it decides nothing."""
+"""An engine in simulated time, as hosts see it: lanes, a queue, costs of requests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Shape:
 
 
 class World:
-    """Simulated time: what is due next."""
+    """Simulated time, with the events due next."""
 
     def __init__(self) -> None:
         self.now = EPOCH_S
@@ -57,7 +57,7 @@ class World:
 
 
 class Engine:
-    """Requests in order on some lanes; what is ready, the oldest first."""
+    """Serves requests in order on some lanes; ready activities, oldest first."""
 
     def __init__(self, world: World, shape: Shape) -> None:
         self.world, self.shape = world, shape
@@ -69,7 +69,7 @@ class Engine:
         self._queue: deque[tuple[float, int, Callable[[list[float]], None]]] = deque()
 
     def ask(self, asked: int, then: Callable[[list[float]], None]) -> None:
-        """A poll for `asked` activities, or with 0 a report; `then` gets what was handed out."""
+        """Handles a poll for `asked` activities, or with 0 a report; calls `then` with the claims."""
         self.requests += 1
         self._queue.append((self.world.now, asked, then))
         self._serve()

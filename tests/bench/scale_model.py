@@ -1,4 +1,4 @@
-"""What hosts cost an engine, by simulation of up to 10,000 of them; it reads no clock and opens nothing.
+"""The load of hosts on an engine, by simulation of up to 10,000 of them, without a clock or I/O.
 
     python tests/bench/scale_model.py [--hosts 10,100,1000,10000] [--children 8] [--rate 100] [--seconds 20] [--json]
 
@@ -40,7 +40,7 @@ POLL_MAX = 10
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a simulation gave; counts of the time that counts. `busy`: share of the engine's lanes."""
+    """The result of a simulation, without its warm-up. `busy`: share of the engine's lanes."""
 
     hosts: int
     children: int
@@ -50,14 +50,14 @@ class Outcome:
     busy: float
     pick_up_p50_ms: float
     pick_up_p99_ms: float
-    queue_p50_ms: float  # how long a request waits for its turn, also a report or a heartbeat
+    queue_p50_ms: float  # time a request, report or heartbeat waits for its turn
     queue_p99_ms: float
     unevenness: float
-    waiting: int  # activities that nobody had taken at the end
+    waiting: int  # activities not claimed at the end
 
 
 class Host:
-    """Its children, and what they publish to each other."""
+    """A host's children, and the values they publish to each other."""
 
     def __init__(self, model: Model, rng: random.Random) -> None:
         self.claimed = 0
@@ -76,7 +76,7 @@ class Child:
         self._next_at = 0.0  # of the scheme `fixed`
 
     def look(self, alarm: int | None = None) -> None:
-        """Polls, or decides when to look again; an alarm that was overtaken is ignored."""
+        """Polls, or decides when to look again; an outdated alarm is ignored."""
         if self._is_polling or (alarm is not None and alarm != self._alarm):
             return
         free = self.model.shape.slots - self._held
@@ -114,7 +114,7 @@ class Child:
         return [one.said for one in self.host.children if one is not self]
 
     def called(self) -> None:
-        """A sibling has woken it."""
+        """Handles a wakeup by a sibling."""
         self._pace = self._pace._replace(is_called=True)
         self.look()
 

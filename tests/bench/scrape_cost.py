@@ -1,9 +1,9 @@
-"""How long one scrape of /metrics and one status document take with many processes.
+"""Duration of a scrape of /metrics and of a status document with many processes.
 
     python tests/bench/scrape_cost.py [--processes 64] [--rounds 50] [--json FILE]
 
-The ledger is filled as so many busy workers would fill it; the processes are real ones that sleep, so that memory and
-CPU are read from /proc as in production.
+The ledger is filled as by busy workers; the processes are real ones that sleep, so that memory and CPU are read from
+/proc as in production.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def host(processes: int) -> Iterator[tuple[HostMetrics, StatusBoard]]:
-    """What a keeper has to show of so many processes that have worked."""
+    """Builds the status board of a host whose processes have worked."""
     sleepers = [subprocess.Popen(["sleep", "600"]) for _ in range(processes)]
     try:
         ledger = Ledger(processes=max(processes, 64), records=100)
@@ -57,7 +57,7 @@ def host(processes: int) -> Iterator[tuple[HostMetrics, StatusBoard]]:
 
 
 def measure(look: Callable[[], object], rounds: int) -> dict[str, float]:
-    """The time of one look."""
+    """Measures the time of one document."""
     took_ms = []
     for _ in range(rounds):
         begun_at = time.perf_counter()
@@ -67,7 +67,7 @@ def measure(look: Callable[[], object], rounds: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """Looks at both in turn, `--repeat` times."""
+    """Measures both in turn, `--repeat` times."""
     parser = arguments(__doc__)
     parser.add_argument("--processes", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=50)

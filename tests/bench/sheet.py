@@ -1,4 +1,4 @@
-"""What a bench has found, in one shape for all: medians, spreads, ratios to stock, gates; it measures nothing.
+"""The results of a bench in a common form: medians, spreads, ratios to stock, gates.
 
 A *figure* is what is measured and its unit ("CPU, us"), *who* is the contender it was measured of. A sheet holds every
 single reading; everything shown is computed from those, and the JSON holds both.
@@ -24,7 +24,7 @@ HEADER = ("figure", "who", "median (spread)", "of stock", "of tuned", "gate", "m
 
 @dataclass(frozen=True)
 class Gate:
-    """What a figure of a contender must be: at most or at least `limit`, of another's if `of` names one."""
+    """A bound for a figure of a contender: at most or at least `limit`, relative to another's if `of` names one."""
 
     figure: str
     who: str
@@ -38,7 +38,7 @@ class Gate:
         return f"{self.bound} {ratio_shown(self.limit)} of {self.of}"
 
     def is_met(self, medians: Mapping[str, float]) -> bool | None:
-        """Whether these medians of the figure, by contender, satisfy it; None if one of them is missing."""
+        """True if these medians of the figure, by contender, satisfy it; None if one of them is missing."""
         if self.who not in medians or (self.of and self.of not in medians):
             return None
         allowed = self.limit * (medians[self.of] if self.of else 1.0)
@@ -47,7 +47,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of one contender; `gates` are their texts and whether they are met."""
+    """One figure of one contender; `gates` are texts of gates with True for those met."""
 
     figure: str
     who: str
@@ -81,8 +81,8 @@ class Sheet:
 
     Attributes:
         bench: its name.
-        about: what was done, in one line.
-        gates: what must come of it.
+        about: its description in one line.
+        gates: bounds for its figures.
         readings: by figure, then by who.
         left_out: contenders that were not measured, and why.
         failed: contenders that could not be measured, and why.
@@ -99,29 +99,29 @@ class Sheet:
     asides: list[str] = field(default_factory=list)
 
     def note(self, who: str, figures: Mapping[str, float]) -> None:
-        """One reading each."""
+        """Adds a reading of each figure."""
         for figure, value in figures.items():
             self.readings.setdefault(figure, {}).setdefault(who, []).append(float(value))
 
     def add(self, other: Sheet) -> None:
-        """All readings of another sheet of the same bench."""
+        """Adds all readings of another sheet of the same bench."""
         for figure, found in other.readings.items():
             for who, readings in found.items():
                 self.readings.setdefault(figure, {}).setdefault(who, []).extend(readings)
 
     def compare(self, figure: str, base: str) -> None:
-        """Notes the others' medians in those of a contender, where stock is none of them."""
+        """Expresses the others' medians in those of a contender, if stock is not among them."""
         medians = self.medians(figure)
         if of := medians.get(base):
             for who, median in medians.items():
                 self.note(who, {f"{figure}, of {base}": median / of} if who != base else {})
 
     def medians(self, figure: str) -> dict[str, float]:
-        """By contender."""
+        """Returns the medians of a figure by contender."""
         return {who: statistics.median(found) for who, found in self.readings.get(figure, {}).items()}
 
     def rows(self) -> list[Row]:
-        """Every figure of every contender; a gate of which nothing was measured has a row too."""
+        """Returns every figure of every contender; a gate without a measurement has a row, too."""
         places = [(figure, who) for figure, found in self.readings.items() for who in found]
         places += [place for gate in self.gates if (place := (gate.figure, gate.who)) not in places]
         return [self._row(*place) for place in dict.fromkeys(places)]
@@ -136,13 +136,13 @@ class Sheet:
         return Row(figure, who, self.readings.get(figure, {}).get(who, []), ratios, judged)
 
     def document(self) -> dict[str, Any]:
-        """For JSON: what `read` reads, and what it comes to."""
+        """Returns the document for JSON: the readings, as `read` needs them, and the computed rows."""
         rows = [asdict(row) | {"measured": row.measured} for row in self.rows()]
         return asdict(self) | {"machine": machine(), "rows": rows}
 
     @classmethod
     def read(cls, document: dict[str, Any]) -> Sheet:
-        """The sheet a document was made of."""
+        """Restores a sheet from its document."""
         gates = [Gate(**gate) for gate in document["gates"]]
         rest = {
             name: document[name] for name in ("bench", "about", "readings", "left_out", "failed", "asides")
@@ -150,7 +150,7 @@ class Sheet:
         return cls(gates=gates, **rest)
 
     def show(self, file: Path | None) -> int:
-        """Prints the table, writes the document if there is a file; returns 1 if a contender has failed."""
+        """Prints the table, and writes the document if a file is given; returns 1 if a contender has failed."""
         print(headline(), *table([self]), *omissions([self]), sep="\n")
         if file is not None:
             file.write_text(json.dumps(self.document(), indent=1))
@@ -158,7 +158,7 @@ class Sheet:
 
 
 def machine() -> dict[str, Any]:
-    """Where this is measured, and how busy it is."""
+    """Describes the machine and its load."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cores": os.cpu_count(),
@@ -178,7 +178,7 @@ def headline() -> str:
 
 
 def table(sheets: Sequence[Sheet]) -> list[str]:
-    """The lines of one table for all; each sheet has its heading."""
+    """Returns the lines of one table for all; each sheet has its heading."""
     parts = [(f"\n{sheet.bench}: {sheet.about}", [row.cells() for row in sheet.rows()]) for sheet in sheets]
     cells = [HEADER, *(line for _, lines in parts for line in lines)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
@@ -190,7 +190,7 @@ def table(sheets: Sequence[Sheet]) -> list[str]:
 
 
 def omissions(sheets: Iterable[Sheet]) -> list[str]:
-    """A line for whatever is not in the table, with its reason."""
+    """Returns a line with the reason for everything that is not in the table."""
     return [
         f"{word}: {sheet.bench}, {who}: {why}"
         for sheet in sheets
@@ -200,7 +200,7 @@ def omissions(sheets: Iterable[Sheet]) -> list[str]:
 
 
 def shown(value: float) -> str:
-    """A number with the digits that count."""
+    """Formats a number with its significant digits."""
     size = abs(value)
     if size < 1000 and value == int(value):
         return str(int(value))

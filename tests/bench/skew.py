@@ -1,4 +1,4 @@
-"""How evenly activities that come at once spread over the processes of a host.
+"""Distribution of simultaneous activities over the processes of a host.
 
     python tests/bench/skew.py [--repeat 3] [--counts 40,12,5] [--seconds 0.3] [--bursts 10] [--json FILE]
                                [--tuned PYTHON] [--only PART]
@@ -50,7 +50,7 @@ GATES = [
 
 
 def measure(programs: list[tuple[str, ...]], counts: Iterable[int], seconds: float) -> dict[str, float]:
-    """A host for each count; all programs share the processes."""
+    """Measures a new host for each count; all programs share the processes."""
     found: dict[str, float] = {}
     mine = slots(SLOTS_EACH * PROCESSES // len(programs), SLOTS_EACH)
     for count in counts:
@@ -71,7 +71,7 @@ def measure(programs: list[tuple[str, ...]], counts: Iterable[int], seconds: flo
 
 
 def measure_bursts(words: tuple[str, ...], bursts: int, seconds: float) -> dict[str, float]:
-    """A host that has met this work before."""
+    """Measures a host that has seen this work before."""
     found = dict.fromkeys(BURSTS, 0)
     with running_stub() as stub, running(words, stub.url, **slots(2 * SLOTS_EACH, SLOTS_EACH)) as root:
         stub.wait_for_pollers(2, root)

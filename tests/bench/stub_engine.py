@@ -23,7 +23,7 @@ import uvloop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LONG_S = 1.0  # activities that are out for longer are told of one by one
+LONG_S = 1.0  # activities that run longer are reported one by one
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STARTED_AT = re.compile(rb'"started_at": *([0-9.]+)')
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\ndate: %b\r\n\r\n%b"
@@ -38,12 +38,12 @@ _ITEM = (
 
 @lru_cache(maxsize=1)
 def _date(second: int) -> bytes:
-    """As servers say it, so that heads change as often as theirs."""
+    """Returns the Date header as servers send it, so that heads change as often."""
     return formatdate(second, usegmt=True).encode()
 
 
 class Order(msgspec.Struct):
-    """What a bench tells the stub to do."""
+    """An order of a bench to the stub."""
 
     do: str
     name: str = "noop"
@@ -63,7 +63,7 @@ class Work:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets everything, and what it has counted."""
+        """Resets all activities and counters."""
         self._queue: deque[tuple[bytes, bytes, float]] = deque()  # id, item, since when it can be had
         self._out: dict[bytes, tuple[float, float]] = {}  # since when it could be had, when it was
         self._chain: Order | None = None
@@ -90,7 +90,7 @@ class Work:
         self.arrive(order)
 
     def hand_out(self, most: int, worker_id: str) -> bytes:
-        """The body of the reply to a poll."""
+        """Returns the body of the reply to a poll."""
         self.counts["polls"] += 1
         poller = worker_id.rpartition("-")[0] or worker_id
         self._pollers.setdefault(poller, time.time())
@@ -108,13 +108,13 @@ class Work:
         return b'{"activities":[%b],"count":%d}' % (b",".join(items), len(items))
 
     def beat(self, id_: bytes) -> None:
-        """Takes a heartbeat; one of an activity that has ended is none."""
+        """Records a heartbeat; one of an ended activity does not count."""
         self.counts["heartbeat"] += 1
         if id_ in self._out:
             self._beats_s.setdefault(id_, []).append(time.monotonic() - self._out[id_][1])
 
     def end(self, id_: bytes, verb: str, body: bytes) -> None:
-        """Takes an outcome; the pick-up ends when the handler began, if the output says so."""
+        """Records an outcome; the pick-up ends at the handler's start, if the output contains it."""
         since, claimed_at = self._out.pop(id_)
         now = time.monotonic()
         started = _STARTED_AT.search(body)
@@ -129,7 +129,7 @@ class Work:
             self._tell_watchers()
 
     def when_ended(self, count: int, tell: Callable[[], None]) -> None:
-        """Calls `tell` once so many outcomes have come."""
+        """Calls `tell` once `count` outcomes have come."""
         self._watchers.append((count, tell))
         self._tell_watchers()
 
@@ -141,7 +141,7 @@ class Work:
             watcher[1]()
 
     def report(self) -> dict[str, Any]:
-        """Everything counted since the last `clear`, and who has ever polled, the first time when (wall clock).
+        """Returns the counts since the last `clear`, and each poller with its first poll (wall clock).
 
         `lives_s` has a list for each long activity: seconds from hand-out to each heartbeat, and to the outcome.
         """
@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(delay_s: float) -> None:
-    """Says where it listens and serves until it is killed."""
+    """Prints its address and serves until it is killed."""
     work = Work()
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(work, delay_s), "127.0.0.1", 0, backlog=1024

@@ -1,4 +1,4 @@
-"""The bookkeeping of the one command: nothing that fails, is missed or is left out is lost; no time is judged."""
+"""The bookkeeping of the command: no failure, missed gate or omission is lost."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_contender_that_could_not_be_measured_makes_the_exit_code_1(
 def test_the_end_names_gates_that_were_missed_and_what_was_left_out(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A missed gate alone is no failure."""
+    """A missed gate is not a failure."""
     assert main(ALONE, (Part("first", "good"),), folder) == 0
     lines = lines_of(capsys)
     assert lines[-4:] == [

@@ -1,4 +1,4 @@
-"""What cannot be made to compare with is left out with its reason, and what was built is found."""
+"""Rivals that cannot be built are left out with the reason, and built ones are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model of many hosts: it agrees with what was measured of one, and loses nothing when the engine is full."""
+"""The model of many hosts: it agrees with measurements of one, and loses nothing when the engine is full."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_idle_host_polls_as_the_workers_own_turns_do(longest_s: float) -> Non
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("lanes", [8, 1])
 def test_every_activity_is_taken_once_or_waits(scheme: str, lanes: int) -> None:
-    """Also where the engine has no time for all who ask."""
+    """Also if the engine cannot serve all requests."""
     model = Model(replace(SMALL, scheme=scheme, lanes=lanes, warm_up_s=0.0, poll_s=0.004))
     outcome = model.run()
     in_flight = model.arrived - sum(host.claimed for host in model.hosts) - outcome.waiting
@@ -55,7 +55,7 @@ def test_a_full_engine_serves_what_it_can_and_makes_the_others_wait() -> None:
 
 
 def test_hosts_that_take_turns_ask_less_and_pick_up_about_as_soon() -> None:
-    """What coordination saves the engine must not be paid in waiting."""
+    """Coordination must not cost waiting time."""
     alone, turns = (Model(replace(SMALL, scheme=scheme)).run() for scheme in ("alone", "turns"))
     assert turns.polls_per_s < 0.8 * alone.polls_per_s
     assert turns.pick_up_p50_ms < 2 * alone.pick_up_p50_ms

@@ -1,4 +1,4 @@
-"""The shape in which all benches tell what they found: no gate is lost, and a ratio says which way it goes."""
+"""The common form of all benches' results: no gate is lost, and a ratio shows its direction."""
 
 from __future__ import annotations
 

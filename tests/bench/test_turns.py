@@ -1,4 +1,4 @@
-"""How contenders take turns: one that fails ends only its own, and who interrupts still sees what there is."""
+"""Turns of contenders: a failure ends only its own, and an interrupt still prints the results."""
 
 from __future__ import annotations
 

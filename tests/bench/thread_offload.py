@@ -1,4 +1,4 @@
-"""What threads gain where the GIL is free and where it is not, and that waiting costs nobody anything.
+"""The gain of threads with a released GIL and with a held one, and the cost of waiting handlers.
 
     python tests/bench/thread_offload.py [--batches 9] [--batch 60] [--waits 400] [--repeat 1]
                                          [--json FILE] [--tuned PYTHON]
@@ -49,7 +49,7 @@ GAIN, IDEAL = "one thread's time / two's, shortest", "waits, of the ideal time"
 
 @dataclass
 class Contender:
-    """A worker that runs, and its engine.
+    """A running worker and its engine.
 
     Attributes:
         wanted_s: seconds that its threads ran or were ready to run, over all batches.
@@ -72,7 +72,7 @@ class Contender:
         return seconds
 
     def took_s(self, activity: str, count: int) -> float:
-        """Seconds from the first claim to the last completion of so many activities."""
+        """Returns the seconds from the first claim to the last completion of `count` activities."""
         claimed = len(self.engine.entries("claim"))
         self.engine.submit(activity, count)
         self.accepted += count
@@ -82,7 +82,7 @@ class Contender:
 
 
 def wanted_s(root: psutil.Process) -> float:
-    """Seconds that all threads of a worker program ever ran, or waited for a CPU."""
+    """Returns the seconds that all threads of a worker program ran or waited for a CPU."""
     stats = [
         path.read_text().split()
         for process in tree(root)
@@ -93,7 +93,7 @@ def wanted_s(root: psutil.Process) -> float:
 
 @contextmanager
 def contending(words: tuple[str, ...], activity: str, concurrency: int) -> Iterator[Contender]:
-    """The worker for as long as the block lasts; it has run one activity already."""
+    """Runs the worker for the block; it has already run one activity."""
     with (
         running_engine(credentials=LOGIN) as engine,
         running(words, engine.url, **slots(concurrency, 10)) as root,
@@ -104,7 +104,7 @@ def contending(words: tuple[str, ...], activity: str, concurrency: int) -> Itera
 
 
 def bare_s(count: int, batch: int) -> float:
-    """Seconds of one batch of the same NumPy in so many threads, without a worker."""
+    """Measures one batch of the same NumPy work in `count` threads, without a worker."""
     results = [np.empty_like(NUMBERS) for _ in range(count)]
 
     def compute(found: np.ndarray) -> None:
@@ -171,7 +171,7 @@ def measure(options: argparse.Namespace, sheet: Sheet) -> None:
 
 
 def main() -> int:
-    """ActivityProfiles all, `--repeat` times."""
+    """Measures all, `--repeat` times."""
     parser = arguments(__doc__, repeat=1)
     parser.add_argument("--batches", type=int, default=9)
     parser.add_argument("--batch", type=int, default=60, help="so that its submission weighs little")

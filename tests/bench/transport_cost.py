@@ -42,7 +42,7 @@ BODY = b'{"worker_id":"host-1234-12-1","output":{"answer":42}}'
 
 
 class Stub(asyncio.Protocol):
-    """Answers every request that arrives in one piece; it parses nothing."""
+    """Replies to every request that arrives in one piece, without parsing it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -79,7 +79,7 @@ async def _serve(tell: int) -> None:
 
 
 async def cost(url: str, name: str, calls: int) -> dict[str, float]:
-    """CPU of a call, and calls a second, with `CALLERS` at once."""
+    """Measures the CPU per call, and calls per second, with `CALLERS` at once."""
     config = WorkerConfig(api_url=url, transport=name)
     transport: Transport = new_transport(config, None, connections=CALLERS)
     await _call_often(transport, calls // 10)
@@ -99,7 +99,7 @@ async def _call_often(transport: Transport, calls: int) -> None:
 
 
 def main() -> int:
-    """ActivityProfiles all in turn, `--repeat` times."""
+    """Measures all in turn, `--repeat` times."""
     parser = arguments(__doc__)
     parser.add_argument("--calls", type=int, default=4_000, help="of httpx; direct makes more")
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")

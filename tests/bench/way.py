@@ -1,4 +1,4 @@
-"""The way of an activity through our code: files, calls and changes of file for an `async def` that returns at once.
+"""The path of an activity through our code: files, calls and changes of file for an `async def` that returns at once.
 
     python tests/bench/way.py [--activities 200] [--list]
 
@@ -42,13 +42,13 @@ POLLER = "worker/poller.py"
 
 
 class Way(NamedTuple):
-    """What lies between two handlers: the file of each call."""
+    """The calls between two handlers, by file."""
 
     calls: list[str]
 
     @property
     def files(self) -> list[str]:
-        """In the order in which they are met, from the poll on."""
+        """The files in the order of their first call, from the poll on."""
         first = self.calls.index(POLLER) if POLLER in self.calls else 0
         return list(dict.fromkeys(self.calls[first:] + self.calls[:first]))
 
@@ -78,7 +78,7 @@ class Recorder:
 
 
 async def walk(stub: Stub, count: int) -> list[Way]:
-    """The ways of `count` activities, one at a time."""
+    """Records the paths of `count` activities, one at a time."""
     recorder, registry = Recorder(), Registry()
 
     @registry.activity
@@ -112,7 +112,7 @@ async def walk(stub: Stub, count: int) -> list[Way]:
 
 
 def told(which: str, ways: list[Way]) -> str:
-    """One line with the three medians."""
+    """Returns one line with the three medians."""
     files = statistics.median(len(way.files) for way in ways)
     calls = statistics.median(len(way.calls) for way in ways)
     changes = statistics.median(way.changes for way in ways)
@@ -120,7 +120,7 @@ def told(which: str, ways: list[Way]) -> str:
 
 
 def main() -> int:
-    """Walks, and says how far it was."""
+    """Records the paths and prints the medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--activities", type=int, default=200)
     parser.add_argument("--list", action="store_true", help="the files of a median way, in order")

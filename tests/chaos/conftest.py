@@ -1,4 +1,4 @@
-"""Chaos tests start real programs and break them; each has a world of its own and a ceiling."""
+"""Chaos tests start real programs and break them; each has its own world and a ceiling."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    """An engine with leases of 60 s and a proxy that does nothing: what is healed is not healed by time."""
+    """An engine with leases of 60 s, so that nothing is recovered by a lapse, and a passive proxy."""
     with World(tmp_path, lease_s=60) as world:
         yield world

@@ -1,4 +1,4 @@
-"""What a host endures (M8 to M12, M17); each measure is a function of folder, scale and seed."""
+"""Endurance of a host (M8 to M12, M17); each measure is a function of folder, scale and seed."""
 
 from __future__ import annotations
 
@@ -137,9 +137,9 @@ def outage(folder: Path, scale: Scale, seed: int) -> list[Row]:
 
 
 def tries_in_vain(world: World, since_s: float, until_s: float) -> Counter[int]:
-    """How many calls of its own each worker made that found no engine; the keeper beats.
+    """Returns each worker's number of calls that found no engine, without the keeper's heartbeats.
 
-    A busy machine may let the engine answer before we learn that it is back: what it answered is no try.
+    On a busy machine the engine may answer before the test learns that it is back; answered calls do not count.
     """
     return Counter(
         pid_of({"worker_id": call.worker_id})

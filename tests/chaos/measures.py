@@ -1,4 +1,4 @@
-"""How fast killed workers are replaced and hosts end (M3 to M7); each measure is a function of folder, scale, seed."""
+"""Times of replacements and stops (M3 to M7); each measure is a function of folder, scale and seed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LONG = Scale(32, 10, 20.0, 10_000, 60.0, 300, 2_000, words=("--soak",))
 
 
 def kills(folder: Path, scale: Scale, seed: int) -> list[Row]:
-    """M3, M4, M4b: what a killed worker costs."""
+    """M3, M4, M4b: the cost of a killed worker."""
     with World(folder, seed=seed) as world:
         world.submit_work(BESIDE, (0.2, 1.0))
         host = world.start_host()

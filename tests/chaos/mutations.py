@@ -21,7 +21,7 @@ UNIT, BRAIN = "tests/worker/", "tests/supervisor/"
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """One protection, the text that switches it off, and the test that must notice."""
+    """A protection, the change that disables it, and the test that must fail then."""
 
     protection: str
     path: str
@@ -123,8 +123,7 @@ MUTATIONS = (
         WORKER + "leases/heartbeats.py",
         "self._again < _AGAIN and ",
         "",
-        UNIT
-        + "leases/test_beats_first.py::test_beats_that_nobody_answers_do_not_starve_those_that_are_answered",
+        UNIT + "leases/test_beats_first.py::test_unanswered_heartbeats_do_not_delay_answered_ones",
     ),
     Mutation(
         "few beats in a silence",
@@ -188,7 +187,7 @@ MUTATIONS = (
         WORKER + "client/circuit.py",
         " and not error.is_of_the_call",
         "",
-        UNIT + "worker/test_reporter_proxies.py::test_an_error_of_one_call_alone_keeps_nobody_else_waiting",
+        UNIT + "worker/test_reporter_proxies.py::test_an_error_of_one_call_delays_no_other_call",
     ),
     Mutation(
         "large bodies leave senders to light ones",
@@ -292,15 +291,14 @@ MUTATIONS = (
         "cause = contained(partial(self._cause, handle, segment), Cause.CRASH)",
         "cause = self._cause(handle, segment)",
         BRAIN
-        + "shell/test_supervisor_shell.py::test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others",
+        + "shell/test_supervisor_shell.py::test_p16_a_defect_while_an_exit_is_handled_affects_no_other_exit",
     ),
     Mutation(
         "an end that is told again",
         SUPERVISOR + "shell/supervisor.py",
         "self._undecided.append(event)",
         "pass",
-        BRAIN
-        + "shell/test_supervisor_shell.py::test_p16_an_end_that_the_brain_could_not_take_in_is_told_again",
+        BRAIN + "shell/test_supervisor_shell.py::test_p16_an_exit_on_which_decide_failed_is_fed_again",
     ),
     Mutation(
         "the look for damaged segments",
@@ -322,7 +320,7 @@ MUTATIONS = (
         WORKER + "ledger/ledger.py",
         "return self._sums[index * _WIDTH + total] if index < self.processes else 0",
         "return self._sums[index * _WIDTH + total]",
-        BRAIN + "shell/test_scribbled.py::test_whatever_is_scribbled_in_a_segment_costs_its_process_alone",
+        BRAIN + "shell/test_scribbled.py::test_an_overwritten_segment_costs_only_its_process",
     ),
     Mutation(
         "settlement of what a dead process held",
@@ -367,7 +365,7 @@ MUTATIONS = (
         "self._lost_s += gap_s",
         "pass",
         "tests/supervisor/core/test_freezes.py::"
-        "test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does",
+        "test_n4_a_freeze_longer_than_the_limit_ends_no_process_but_the_limit_does",
     ),
     Mutation(
         "a keeper is late before the supervisor's own eyes",
@@ -390,7 +388,7 @@ MUTATIONS = (
         "wait_s = min(wait_s, STEP_S)",
         "pass",
         "tests/supervisor/core/test_freezes.py::"
-        "test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does",
+        "test_n4_a_freeze_longer_than_the_limit_ends_no_process_but_the_limit_does",
     ),
     Mutation(
         "a grace is not used up by a freeze",
@@ -514,8 +512,7 @@ MUTATIONS = (
         WORKER + "logs.py",
         "    _hide = hide\n",
         "",
-        "tests/worker/test_logs.py"
-        "::test_a_process_that_is_given_another_place_for_its_lines_masks_whoever_logs",
+        "tests/worker/test_logs.py::test_a_process_whose_log_lines_go_elsewhere_masks_those_of_every_logger",
     ),
     Mutation(
         "no work for an isolate whose kill is on the way",
@@ -524,7 +521,7 @@ MUTATIONS = (
         "if self._times_stopped or",
         UNIT
         + "isolates/test_isolates.py"
-        + "::test_what_ends_while_its_isolate_is_killed_for_its_memory_leaves_that_to_nobody",
+        + "::test_an_isolate_that_is_killed_for_its_memory_gets_no_other_activity",
     ),
     Mutation(
         "what a shell has put into the background is seen",
@@ -682,7 +679,7 @@ def _tried(mutation: Mutation, copy: Path, folder: Path) -> bool:
 
 
 def _passes(test: str, copy: Path, folder: Path) -> bool:
-    """Whether a test passes against the copy; anything but passed and failed is an error of this script."""
+    """True if a test passes against the copy; any result but passed and failed is an error of this script."""
     words = [
         sys.executable,
         "-m",

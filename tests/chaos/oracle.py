@@ -1,4 +1,4 @@
-"""Judges a run by the engine's journal and the handlers' own notes; it never asks the code under test."""
+"""Checks a run by the engine's journal and the handlers' own notes, independently of the code under test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FREEZE_S = 2.0  # of a lease of 3 s: what is left of it may be too short for a b
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A line of a handler."""
+    """A line written by a handler."""
 
     at_s: float
     event: str
@@ -81,7 +81,7 @@ class Facts:
 
     @cached_property
     def _lapses(self) -> dict[tuple[str, str], float]:
-        """When leases ended of which nothing was heard."""
+        """Times at which leases ended without a heartbeat or report."""
         return {(e["activity_id"], e["worker_id"]): e["at_s"] for e in self.journal if e["event"] == "lapse"}
 
     @cached_property
@@ -105,15 +105,14 @@ class Facts:
         return found + [f"{workflow} has no activity" for workflow in missing]
 
     def misjudged(self) -> list[str]:
-        """Given up as poison though it is healthy, or poison that was not given up after three deaths."""
+        """Healthy activities given up as poison, and poison not given up after three deaths."""
         given_up = {id_ for id_, error in self.errors.items() if "given up after 3 processes died" in error}
         return [f"{id_}: {self.errors.get(id_)}" for id_ in given_up ^ self.killers]
 
     def taken_down_twice(self) -> list[str]:
-        """Healthy, and twice running beside others when their process died: once is what poison may cost.
+        """Healthy activities that lost two attempts to crashes of others; poison may cost one.
 
-        A death that one activity ran through alone is its own, as far as anybody can tell; what runs in an isolate runs
-        beside nobody.
+        A crash of a process with one activity counts as its own; an activity in an isolate runs alone.
         """
         of_killers = {row["activity_id"] for row in self.rows if row["workflow_id"] in self.killers}
         running: dict[int, set[str]] = defaultdict(set)
@@ -142,7 +141,7 @@ class Facts:
         return [id_ for id_, digest in self.outputs.items() if digest not in returned[id_]]
 
     def repeats(self) -> Iterator[tuple[Entry, Entry]]:
-        """Each claim that followed an earlier claim of the same activity, with that one."""
+        """Yields each repeated claim with the earlier claim of the same activity."""
         earlier: dict[str, Entry] = {}
         for entry in self.journal:
             if entry["event"] == "claim":
@@ -151,11 +150,11 @@ class Facts:
                 earlier[entry["activity_id"]] = entry
 
     def explanations(self) -> Counter[str]:
-        """Why activities were handed out again; the key '' counts those without a reason."""
+        """Counts the reasons for repeated claims; the key '' counts those without one."""
         return Counter(self._why(before, again) for before, again in self.repeats())
 
     def unexplained(self) -> list[str]:
-        """I4: handed out or run again without a fault, or run without having been handed out."""
+        """I4: claimed or run again without a fault, or run without a claim."""
         found = [
             f"{again['activity_id']} of {before['worker_id']} at {before['at_s']:.3f}, "
             f"again at {again['at_s']:.3f} to {again['worker_id']}"
@@ -185,7 +184,7 @@ class Facts:
         return "frozen with a poll's reply unread" if self._was_unread(before) else ""
 
     def _was_unread(self, claim: Entry) -> bool:
-        """Whether its process was stopped before it knew of it, and went on when the lease was nearly over."""
+        """True if its process was stopped before it read the claim, and resumed when the lease was nearly over."""
         activity_id, pid, at_s = claim["activity_id"], pid_of(claim), claim["at_s"]
         starts = [
             note.at_s
@@ -198,7 +197,7 @@ class Facts:
         )
 
     def most_running(self) -> int:
-        """I5: how many handlers ran at a time, at most; those of a killed process end with it."""
+        """I5: the most handlers that ran at a time; those of a killed process end with it."""
         events = [(note.at_s, note.event, note) for note in self.notes]
         running: dict[tuple[str, int], Note] = {}
         deaths = sorted((at_s, pid) for pid, at_s in self.deaths.items())
@@ -221,17 +220,17 @@ class Facts:
 
 
 def pid_of(entry: Entry) -> int:
-    """The process that speaks under a worker_id, `<id>-<pid>-<nonce>-<n>`."""
+    """Returns the pid in a worker_id, `<id>-<pid>-<nonce>-<n>`."""
     return int(entry["worker_id"].rsplit("-", 3)[1])
 
 
 def bound(events: int) -> str:
-    """What nothing in so many tries says: at most 3/N, with 95 % confidence."""
+    """Returns the bound that zero events in N tries prove: 3/N, with 95 % confidence."""
     return f"≤ {min(100.0, 300 / events):.2g} % (95 %)" if events else "no tries"
 
 
 def median_and_most(values: Iterable[float]) -> str:
-    """Times as the scorecard gives them."""
+    """Formats times as in the scorecard."""
     ordered = sorted(values)
     if not ordered:
         return "none"

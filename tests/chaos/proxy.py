@@ -1,4 +1,4 @@
-"""A proxy on loopback that resets, refuses and delays by a seeded chance; it changes no byte of what it passes on."""
+"""A proxy on loopback that resets, refuses and delays at seeded random; it never changes forwarded bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: a close becomes a re
 
 
 class Fate(Enum):
-    """What became of one call."""
+    """The result of one call."""
 
     PASSED = "passed"
     SLOW = "slow"
@@ -34,7 +34,7 @@ class Fate(Enum):
     RESET_BEFORE = "reset before"  # the engine has not seen it
     RESET_AMID = "reset amid"  # the engine has answered, half of it arrived
     RESET_AFTER = "reset after"  # the engine has answered, nothing arrived
-    HELD = "held"  # the engine has answered, and the reply waits for ever
+    HELD = "held"  # the engine has answered, and the reply never arrives
     UNREACHABLE = "unreachable"  # no engine
     UNANSWERED = "unanswered"  # the engine went away with it
 
@@ -58,7 +58,7 @@ HARSH = Toxics(reset=0.05, refuse=0.02, slow=0.02)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that came by; `at_s` is wall-clock time, as in the engine's journal."""
+    """A forwarded request; `at_s` is wall-clock time, as in the engine's journal."""
 
     at_s: float
     verb: str
@@ -73,7 +73,7 @@ class Call:
 
 
 class Proxy:
-    """Stands between workers and an engine, in a thread with a loop of its own.
+    """A proxy between workers and an engine, in a thread with its own loop.
 
     Args:
         upstream_port: the engine's, which may come and go.
@@ -112,11 +112,11 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where workers find the engine."""
+        """The base URL for workers."""
         return f"http://127.0.0.1:{self._port}"
 
     def count(self, *verbs: str, since_s: float = 0.0) -> Counter[Fate]:
-        """How many calls met which fate."""
+        """Counts the calls by result."""
         return Counter(c.fate for c in self.calls if c.at_s >= since_s and (not verbs or c.verb in verbs))
 
     def _run(self) -> None:
@@ -142,7 +142,7 @@ class Proxy:
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, upstream: _Upstream
     ) -> bool:
-        """One request and its fate; False when the connection is over."""
+        """Handles one request; False when the connection is over."""
         head = await reader.readuntil(b"\r\n\r\n")
         request = head + await reader.readexactly(_length(head))
         at_s, fate = time.time(), self._fate()
@@ -165,7 +165,7 @@ class Proxy:
 
     @contextlib.contextmanager
     def _counted(self, call: Call) -> Iterator[None]:
-        """Before anybody looks at `bars`: who bars a pid and then finds it polling no more knows that it is over."""
+        """Counts a poll before `bars` is checked, so that a barred pid without a counted poll has none under way."""
         self.polling[call.polls_for] += 1
         try:
             yield
@@ -202,14 +202,14 @@ class Proxy:
 
 
 class _Upstream:
-    """One connection to the engine, made anew when it has gone."""
+    """A connection to the engine, opened again when it is lost."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, request: bytes) -> tuple[bytes, Fate | None]:
-        """The whole reply, or what went wrong."""
+        """Returns the whole reply, or the error."""
         if self._streams is None or self._streams[0].at_eof():
             self.close()
             try:

@@ -1,4 +1,4 @@
-"""The chaos soak (scorecard M1): a queue of work, processes and the engine killed at random, a poisoned network."""
+"""The chaos soak (scorecard M1): a queue of work, random kills of processes and engine, network faults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET = "canary-5ecret-of-the-client"
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How much of what; times in seconds, 0 for never."""
+    """The amounts and periods of a storm; times in seconds, 0 for never."""
 
     activities: int
     lengths_s: tuple[float, float]
@@ -71,7 +71,7 @@ CALM = Profile(2000, (0.0, 0.05), 0.0, 0.0, toxics=Toxics())
 
 @dataclass
 class Judgement:
-    """What the oracle says of one run; every list is empty after a good one."""
+    """The oracle's findings about one run; every list is empty after a good one."""
 
     facts: Facts = field(repr=False)
     complaints: dict[str, list[str]]
@@ -80,7 +80,7 @@ class Judgement:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing was found."""
+        """True if nothing was found."""
         return not any(self.complaints.values())
 
     def __str__(self) -> str:
@@ -101,7 +101,7 @@ class Judgement:
 
 
 def storm(folder: Path, profile: Profile, seed: int) -> Judgement:
-    """Runs a profile to its end and judges it."""
+    """Runs a profile to its end and checks it."""
     with World(folder, profile.toxics, seed, credentials=("soak", SECRET)) as world:
         half = profile.activities // 2
         world.submit_work(half, profile.lengths_s, in_isolate=profile.in_isolate)
@@ -164,7 +164,7 @@ def _judge(world: World, secrets: _Secrets) -> Judgement:
 
 
 def _misnamed(world: World, facts: Facts) -> list[str]:
-    """I8: each death is one line in the log, and there is none that we did not cause."""
+    """I8: each kill has exactly one line in the log, and there are no other crashes."""
     assert world.host is not None
     killed, frozen = set(facts.deaths), {pid for pid, _, _ in facts.freezes}
     named: Counter[int] = Counter()
@@ -182,14 +182,14 @@ def _misnamed(world: World, facts: Facts) -> list[str]:
 
 
 class _Secrets:
-    """I7: looks for the canaries wherever a process of ours can be looked into from outside."""
+    """I7: searches for the canaries wherever our processes are visible from outside."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._hits: list[str] = []
 
     def look(self) -> None:
-        """At command lines and the status page, now."""
+        """Searches command lines and the status page now."""
         host = self._world.host
         assert host is not None
         self._search("status", str(host.status()))
@@ -200,7 +200,7 @@ class _Secrets:
                 continue
 
     def hits(self) -> list[str]:
-        """Where they were found, the log and the runtime folder included."""
+        """Returns all findings, including the log and the runtime folder."""
         host = self._world.host
         assert host is not None
         for path in host.folder.rglob("*"):
@@ -213,9 +213,9 @@ class _Secrets:
 
 
 class _Harasser:
-    """Kills or freezes any process below the supervisor; a frozen one goes on after a while.
+    """Kills or freezes any process below the supervisor; a frozen one is resumed after a while.
 
-    The keeper is not struck three times in a row: three ends in 10 s are a defect, for which a host drains by design.
+    The keeper is not killed three times in a row, since three exits in 10 s make a host drain by design.
     """
 
     def __init__(self, world: World) -> None:
@@ -224,7 +224,7 @@ class _Harasser:
         self._keeper_struck: list[float] = []
 
     def strike(self) -> None:
-        """Thaws whom it froze the last time, then chooses anew."""
+        """Resumes the process frozen last, then chooses another one."""
         self.leave_alone()
         host = self._world.host
         assert host is not None
@@ -240,7 +240,7 @@ class _Harasser:
             self._frozen = victim, time.time()
 
     def leave_alone(self) -> None:
-        """Thaws whom it froze."""
+        """Resumes the frozen process."""
         if self._frozen is not None:
             victim, since_s = self._frozen
             self._world.freezes.append((victim, since_s, time.time()))

@@ -1,4 +1,4 @@
-"""What tests of their own measure, as rows of the table (M13 to M16, M19, M20); it tests nothing itself."""
+"""Rows of the table that other test suites measure (M13 to M16, M19, M20)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTRACT_ROWS = 17
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test that was run, and what it says it has counted."""
+    """A test that was run, and the counts it has printed."""
 
     name: str
     outcome: str
@@ -84,7 +84,7 @@ def conformance(folder: Path, _scale: Scale, _seed: int) -> list[Row]:
 
 
 def none_of(id_: str, what: str, cases: Iterable[Case], more: dict[str, int] | None = None) -> Row:
-    """Zero of everything that was counted, or the names of the tests that failed."""
+    """Returns zero of everything that was counted, or the names of failed tests."""
     cases = list(cases)
     failed = [case.name for case in cases if case.outcome == "failed"]
     counts = {name: count for case in cases for name, count in case.counts.items()} | (more or {})
@@ -95,7 +95,7 @@ def none_of(id_: str, what: str, cases: Iterable[Case], more: dict[str, int] | N
 
 
 def run_tests(folder: Path, *words: str, env: dict[str, str] | None = None) -> list[Case]:
-    """Runs tests in a process of their own and reads what became of them."""
+    """Runs tests in a separate process and returns their results."""
     report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "junit_family=xunit1"]
     subprocess.run(

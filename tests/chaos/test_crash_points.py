@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from chaos.world import World
 
-# What the engine must have seen of the activity that was struck: claims, and why.
+# The engine's expected claims of the interrupted activity, with the reason.
 HANDED_BACK = {
     "before_poll": 0,  # C1: nothing was claimed
     "after_poll": 0,  # C2: no record yet: the claims wait for the end of their leases
     "after_claim": 1,  # C3
-    "after_handler": 1,  # C5: run again, since nobody knows its result
+    "after_handler": 1,  # C5: run again, since its result is unknown
     "before_report": 0,  # C6: the kept result is delivered by the keeper
     "after_report": 0,  # C6: accepted, and delivered again without effect
 }
@@ -53,7 +53,7 @@ def test_a_worker_that_dies_at_a_named_point_costs_at_most_an_attempt(
 
 
 def _claimed_by_nobody(world: World) -> set[str]:
-    """What the engine thinks is with a process that has died, and nobody will speak of."""
+    """Returns activities that the engine assigns to a dead process and that no process will report."""
     assert world.host is not None
     living = set(world.host.children().values())
     open_claims = {}
@@ -91,17 +91,17 @@ def test_a_keeper_that_dies_amid_a_settlement_settles_and_counts_each_activity_a
 
 
 def test_without_an_order_a_point_is_nothing() -> None:
-    """The same function for every point: no look at the environment, no counting."""
+    """Every point is the same function, which neither reads the environment nor counts."""
     assert reached is bind("") is id  # which does nothing with what it is given
 
 
 @pytest.mark.parametrize("order", ["nowhere:1:SIGKILL", "after_claim:1:SIGNOTHING", "after_claim"])
 def test_an_order_that_names_nothing_is_refused(order: str) -> None:
-    """A test that strikes nowhere would prove nothing."""
+    """A test without a crash would prove nothing."""
     with pytest.raises((ValueError, KeyError)):
         bind(order)
 
 
 def test_every_point_is_passed_somewhere_in_the_worker() -> None:
-    """faults.md §2 rule 3: a point that nobody reaches would be forgotten; each test above needs its own."""
+    """faults.md §2 rule 3: each point must be reached; each test above needs its own."""
     assert set(HANDED_BACK) == set(POINTS)

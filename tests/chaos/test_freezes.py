@@ -33,7 +33,7 @@ def tree_of(pid: int) -> list[int]:
 
 
 def freeze(host: Host, seconds: float) -> None:
-    """Stops the whole tree, and lets it go on; the supervisor wakes first and finds all others late."""
+    """Stops the whole tree and resumes it; the supervisor wakes first and finds all others late."""
     pids = tree_of(host.pid)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -43,7 +43,7 @@ def freeze(host: Host, seconds: float) -> None:
 
 
 def _freezes(world: World, host: Host, lengths: Iterable[float]) -> None:
-    """One after the other, awake for a moment in between; afterwards everybody is there who was there before."""
+    """Freezes repeatedly with short pauses; afterwards the same processes exist as before."""
     before = {host.pid, *(line["pid"] for line in host.log() if line["event"].endswith("_started"))}
     for seconds in lengths:
         freeze(host, seconds)
@@ -53,14 +53,14 @@ def _freezes(world: World, host: Host, lengths: Iterable[float]) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_n4_a_host_that_is_frozen_again_and_again_ends_nobody(world: World) -> None:
-    """N4: limits that pass meanwhile are reported as such; nobody is killed for them, nobody is late."""
+def test_n4_a_host_that_is_frozen_again_and_again_ends_no_process(world: World) -> None:
+    """N4: limits that pass meanwhile are reported; no process is killed for them or late."""
     host = world.start_host("--activity-timeout", "3", "--cancel-grace", "1", processes=2, slots=8)
     world.submit_work(6, (20.0, 20.0), in_thread=0.0, max_attempts=1)
     world.submit_work(1, (20.0, 20.0), in_isolate=1.0, max_attempts=1)
     eventually(lambda: len(world.notes("start")) == 7, "7 running activities")
     _freezes(world, host, [2.2, 2.8])
-    assert len(world.engine.wait_for("fail", 7)) == 7  # all took too long: that is their own fault
+    assert len(world.engine.wait_for("fail", 7)) == 7  # all exceeded their limit
     eventually(lambda: len(world.notes("end")) == 7, "the end of all handlers, by themselves")
     assert not [line for line in host.log() if line.get("event") in FAULTS]
 

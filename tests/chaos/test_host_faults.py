@@ -48,7 +48,7 @@ def test_a_worker_killed_in_mid_report_has_one_completion(world: World) -> None:
 def test_a_process_that_scribbles_in_shared_memory_is_named_and_ended_and_the_host_goes_on(
     world: World,
 ) -> None:
-    """What is left of its work is handed back; keeper and neighbours notice nothing."""
+    """The rest of its work is requeued; keeper and other workers are not affected."""
     host = world.start_host(processes=2, slots=4)
     keeper, before = host.keeper(), set(host.children().values())
     world.engine.submit("scribble", 1, settings={"retry": {"max_attempts": 1}})
@@ -101,7 +101,7 @@ def _read_to_the_end(terminal: int, screen: bytearray) -> None:
         while data := os.read(terminal, 65536):
             screen += data
     except OSError:
-        return  # how Linux says that nobody is at the other end any more
+        return  # Linux's error for a terminal without another end
 
 
 def test_workers_do_not_judge_a_frozen_supervisor_dead(world: World) -> None:
@@ -168,7 +168,7 @@ def test_a_supervisor_without_descriptors_says_so_and_recovers(world: World) -> 
     host.wait_for_log("process_ready", 4)
 
 
-def test_exits_that_come_all_at_once_are_all_heard(world: World) -> None:
+def test_simultaneous_exits_are_all_noticed(world: World) -> None:
     """P14: one SIGCHLD may stand for several exits."""
     host = world.start_host("--max-restarts", "0", processes=6, slots=12)
     for round_number in (1, 2, 3):
@@ -187,10 +187,10 @@ def test_exits_that_come_all_at_once_are_all_heard(world: World) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_five_hundred_harmless_signals_harm_nobody(world: World) -> None:
+def test_five_hundred_harmless_signals_have_no_effect(world: World) -> None:
     """P15: at random moments, also of restarts; handlers only write to the wakeup descriptor.
 
-    Leases of 60 s outlive the test: whatever a process that ends has not handed back is missing at the end.
+    Leases of 60 s outlast the test, so that work a process has not released is missing at the end.
     """
     seed = random.SystemRandom().randrange(1 << 32)
     rng = random.Random(seed)
@@ -211,7 +211,7 @@ def test_five_hundred_harmless_signals_harm_nobody(world: World) -> None:
 
 
 def _owed(world: World) -> list[tuple[str, str, str]]:
-    """What has not ended: its id, its status, and the worker_id that claimed it last."""
+    """Returns the activities that have not ended: id, status and last worker_id."""
     rows = world.engine.http.get("/__test__/activities").json()["activities"]
     owed = [row for row in rows if row["status"] != "completed"]
     return [(row["activity_id"], row["status"], row["claimed_by"]) for row in owed]
@@ -241,7 +241,7 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 
 
 def _limit_processes(world: World, soft: str) -> None:
-    """Of who forks workers, as its owner: not every root may change the limits of others."""
+    """Limits the process that forks workers, as its owner: root may lack the right to limit other users' processes."""
     [zygote] = [json.loads(line)["pid"] for line in _log(world).splitlines() if "preload_started" in line]
     subprocess.run([*NOBODY, "prlimit", f"--pid={zygote}", f"--nproc={soft}:"], check=True)
 

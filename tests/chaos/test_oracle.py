@@ -1,4 +1,4 @@
-"""The oracle sees what it shall see: a storm that nobody can fail proves nothing."""
+"""The oracle finds what it should: a storm that cannot fail proves nothing."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ BACK = _entry(1.5, "fail", POLL_1, verdict="will_retry")
 
 
 def test_a_good_run_has_no_complaint() -> None:
-    """The other tests change one thing of it."""
+    """The other tests each change one thing of it."""
     facts = _facts(CLAIM, DONE)
     assert not facts.lost() + facts.accepted_twice() + facts.wrong_outputs() + facts.unexplained()
     assert facts.most_running() == 1
 
 
 def test_i1_what_did_not_end_is_lost() -> None:
-    """Also a workflow that nobody knows, and an end as failed."""
+    """Also an unknown workflow, and an end as failed."""
     assert _facts(CLAIM, status="pending").lost()
     assert _facts(CLAIM, DONE, submitted={"w", "v"}).lost()
     assert _facts(CLAIM, DONE, _entry(3.0, "lapse", POLL_1, verdict="failed")).lost()
@@ -71,12 +71,12 @@ def test_poison_is_judged_by_what_it_does_and_bystanders_by_how_often_they_began
 
 
 def test_i2_two_accepted_completions_are_seen() -> None:
-    """A repeat without effect is none."""
+    """A repeat without effect does not count."""
     assert not _facts(CLAIM, DONE, _entry(2.5, "complete", POLL_1, None, "repeated")).accepted_twice()
     assert _facts(CLAIM, DONE, _entry(2.5, "complete", POLL_2)).accepted_twice()
 
 
-def test_i3_an_output_that_nobody_returned_is_seen() -> None:
+def test_i3_an_output_that_no_handler_returned_is_seen() -> None:
     """The handlers' own notes decide."""
     assert _facts(CLAIM, DONE, outputs={A: "bad"}).wrong_outputs()
 
@@ -106,7 +106,7 @@ def test_i4_only_a_fault_that_fits_explains_a_repeat(more: dict[str, Any], reaso
 
 
 def test_i4_what_was_handed_back_alive_or_never_handed_out_is_unexplained() -> None:
-    """An outage explains no failure that somebody reported; a start needs a claim of its process."""
+    """An outage does not explain a reported failure; a start needs a claim of its process."""
     assert _facts(CLAIM, BACK, AGAIN, DONE, outages=[(1.2, 1.4)]).unexplained()
     assert _facts(_entry(1.0, "claim", POLL_2), DONE).unexplained()
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def test_workers_end_by_themselves_when_the_supervisor_is_gone(world: World) -> None:
-    """P1: idle ones within 2 s, before the keeper would think of it."""
+    """P1: idle ones within 2 s, before the keeper would act."""
     host = world.start_host(processes=4)
     os.kill(host.pid, signal.SIGKILL)
     host.process.wait()
@@ -24,7 +24,7 @@ def test_workers_end_by_themselves_when_the_supervisor_is_gone(world: World) -> 
 
 
 def test_the_keeper_ends_what_holds_the_gil(world: World) -> None:
-    """P1: a worker whose threads cannot run hears nothing; all gone within 5 s, its activity given back."""
+    """P1: a worker whose threads cannot run gets no message; all end within 5 s, its activity is requeued."""
     host = world.start_host(processes=1, slots=2)
     world.engine.submit("hold_gil", 1, seconds=30)
     eventually(lambda: world.notes("start"), "a held GIL")
@@ -51,13 +51,11 @@ def test_nothing_outlives_a_supervisor_that_dies_beside_a_process_that_has_exite
     eventually(lambda: not set(host.tree()) - {keeper}, "the end of all workers", within_s=5.5)
     eventually(lambda: not host.tree(), "the end of the keeper", within_s=2.0)
     with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
-        probe.connect(
-            ("127.0.0.1", port)
-        )  # no bind: somebody's outgoing connection may have been given the number
+        probe.connect(("127.0.0.1", port))  # no bind, since an outgoing connection may have got the port
     world.engine.wait_for("fail", 2)
 
 
 def _noted_by(world: World, processes: int) -> list[Note]:
-    """The attempts that have begun, once they are in so many processes."""
+    """Waits until begun attempts are in `count` processes; returns them."""
     notes = world.notes("start")
     return notes if len({note.pid for note in notes}) == processes else []

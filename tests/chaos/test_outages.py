@@ -1,4 +1,4 @@
-"""Outages longer than a lease: what one process still holds must not go to another one first (faults.md N6)."""
+"""Outages longer than a lease: activities still held must not be claimed by another process (faults.md N6)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _seed() -> int:
 def repeated(
     world: World, repetitions: int, longest_s: float = 10.0, *, frozen: bool = False
 ) -> Counter[str]:
-    """Lets the engine go away while all is at work, again and again; how often what ran twice was claimed."""
+    """Repeats outages while all are at work; returns the claims of activities that ran twice."""
     assert world.host is not None
     for number in range(1, repetitions + 1):
         world.submit_work(AT_WORK, (SECONDS, SECONDS), in_thread=0.0)
@@ -60,7 +60,7 @@ def _again(world: World) -> Counter[str]:
 
 
 def _polls_go_on(world: World) -> None:
-    """The process that is not frozen gets work, and ends it."""
+    """Asserts that the process that is not frozen gets work and completes it."""
     [workflow] = world.engine.submit("work", 1, number=0, seconds=0.01)
     world.submitted.add(workflow)
     world.engine.ended(workflow, within_s=30)

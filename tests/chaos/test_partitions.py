@@ -50,7 +50,7 @@ def test_a_partition_beyond_the_lease_ends_in_one_completion(tmp_path: Path) -> 
 
 
 def test_a_stop_in_an_outage_names_the_results_it_could_not_deliver_and_exits_with_6(world: World) -> None:
-    """Nobody would know otherwise that work was done that will be done again; 1 s is given for the drain."""
+    """Otherwise it would not be known that completed work will run again; the drain has 1 s."""
     host = world.start_host("--graceful-timeout", "1", processes=2, slots=8)
     world.submit_work(4, (0.3, 0.4), in_thread=0.0)
     eventually(lambda: len(world.notes("start")) == 4, "4 running")

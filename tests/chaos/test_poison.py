@@ -1,4 +1,4 @@
-"""N13, C22: one killer among many in one process, and how much the suspects of its first death cost the host."""
+"""N13, C22: one killer among many in one process, and the cost of the suspects of its first crash."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BESIDE = 4  # activities that belong into isolates by themselves, and come when 
 
 
 class Crowd(NamedTuple):
-    """So many neighbours, of whom each needs so long."""
+    """A number of neighbours and their duration."""
 
     neighbours: int
     seconds: float
@@ -41,7 +41,7 @@ class Crowd(NamedTuple):
 def test_a_killer_among_many_dies_alone_the_second_time_and_its_neighbours_complete(
     world: World, crowd: Crowd
 ) -> None:
-    """N13: two attempts suffice for the neighbours, few isolates run for suspects at once, and nobody else waits."""
+    """N13: two attempts suffice for neighbours, few isolates run for suspects at once, and no others wait."""
     since = time.monotonic()
     host = world.start_host("--poll-max", "100", app=APP, processes=1, slots=600, poison_after=3)
     engine = world.engine
@@ -94,7 +94,7 @@ class Watch:
         return f"at most {self.isolates} isolates with {self.megabytes:.0f} MB of their own"
 
     def sees(self, ends: int, world: World) -> bool:
-        """Looks once; whether so many activities have ended."""
+        """Looks once; True if this many activities have ended."""
         found = []
         for process in self._supervisor.children():
             try:

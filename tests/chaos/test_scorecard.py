@@ -1,4 +1,4 @@
-"""The one table of the scorecard: every measure has a row, and nothing that did not run counts as good."""
+"""The table of the scorecard: every measure has a row, and a measure that did not run is not met."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_measure_of_the_scorecard_is_in_the_table_of_one_command() -> None
 def test_a_row_of_tests_is_met_only_when_they_ran_and_passed(
     tmp_path: Path, *, body: str, is_met: bool, says: str
 ) -> None:
-    """A suite that cannot be collected must not pass for one without failures."""
+    """A suite that cannot be collected must not count as one without failures."""
     (tmp_path / "test_it.py").write_text(body)
     row = suites.none_of("M0", "it", suites.run_tests(tmp_path, str(tmp_path / "test_it.py"), *SHORT.words))
     assert row.is_met is is_met

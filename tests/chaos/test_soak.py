@@ -44,7 +44,7 @@ SUSPICIOUS_SEEDS = range(FIXED_SEED, FIXED_SEED + 20)
 def test_among_killers_and_kills_no_healthy_activity_ends_as_poison_and_every_killer_does(
     tmp_path: Path, seed: int
 ) -> None:
-    """What ran beside a death runs apart once and is cleared by its end; it loses one attempt at most."""
+    """Activities beside a crash run in an isolate once and are cleared then; they lose one attempt at most."""
     judgement = storm(tmp_path, SUSPICIOUS, seed)
     assert judgement.is_good, f"seed {seed}\n{judgement}"
     assert judgement.counts["kills"] >= 3 + 2, f"seed {seed}: a storm that strikes nobody proves nothing"

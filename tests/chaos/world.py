@@ -1,4 +1,4 @@
-"""A host, a proxy and an engine that can be killed, and whoever kills them; it judges nothing."""
+"""A host, a proxy and an engine that can be killed, and the agents that kill them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class IsolateRun(NamedTuple):
 
 
 class World:
-    """Everything of one run, in one folder.
+    """A run with everything in one folder.
 
     Args:
         folder: for the database, the notes, the log.
@@ -165,23 +165,23 @@ class World:
     # Faults
 
     def kill(self, pid: int) -> float:
-        """SIGKILL; returns when."""
+        """Sends SIGKILL; returns the time."""
         at_s = self.deaths[pid] = time.time()
-        with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+        with contextlib.suppress(ProcessLookupError):  # it has already ended by itself
             os.kill(pid, signal.SIGKILL)
         return at_s
 
     def kill_a_worker(self) -> None:
-        """SIGKILL to a random worker."""
+        """Sends SIGKILL to a random worker."""
         assert self.host is not None
         if workers := sorted(self.host.children().values()):
             self.kill(self.rng.choice(workers))
 
     def kill_a_worker_between_polls(self) -> None:
-        """SIGKILL to a random worker when the engine has given it nothing that it has not begun.
+        """Sends SIGKILL to a random worker without claimed activities that have not begun.
 
-        What is on its way to a worker that dies comes back with its lease alone (C2). A poll that comes from now on
-        is refused, and the reply of one that came before is waited for.
+        A claim that is on its way to a dying worker comes back only with its lease (C2). So new polls are refused, and
+        the replies of earlier ones are awaited.
         """
         assert self.host is not None
         if workers := sorted(self.host.children().values()):
@@ -202,7 +202,7 @@ class World:
     def kill_a_busy_worker(self) -> None:
         """SIGKILL to a random worker in which several activities run.
 
-        One in which a suspect runs alone is spared: nobody can tell such a death from the suspect's own doing.
+        A worker in which a suspect runs alone is spared, since its kill would look like the suspect's crash.
         """
         assert self.host is not None
         workers = sorted(self.host.children().values())
@@ -218,7 +218,7 @@ class World:
         if len(pids) > 2:
             pid = self.rng.choice(pids)
             self.isolate_deaths[pid] = time.time()
-            with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+            with contextlib.suppress(ProcessLookupError):  # it has already ended by itself
                 os.kill(pid, signal.SIGKILL)
 
     def isolates(self) -> list[int]:
@@ -231,7 +231,7 @@ class World:
         return [IsolateRun(*line.split()) for line in lines]
 
     def _isolate_ends(self) -> list[Note]:
-        """What the handlers in killed isolates could not write any more."""
+        """Returns the end notes that handlers in killed isolates could not write."""
         last = {run.pid: run for run in self._isolate_runs()}
         return [
             Note(at_s, "end", last[pid].activity_id, int(last[pid].worker), "-")
@@ -239,9 +239,9 @@ class World:
         ]
 
     def _struck_before_their_first_note(self) -> Iterator[str]:
-        """What a killed isolate had in hand when its handler had not noted anything yet: only the worker can say.
+        """Returns the activity of a killed isolate whose handler had not written a note yet, from the worker's log.
 
-        Its word counts for isolates that we killed, and once for each of them.
+        The log counts for isolates that we killed, and once for each of them.
         """
         assert self.host is not None
         for line in self.host.log("isolate_died"):
@@ -262,7 +262,7 @@ class World:
         self.outages.append((since_s, time.time()))
 
     def until_done(self, within_s: float, *agents: Callable[[float], None]) -> None:
-        """Lets the agents act until every submitted activity has ended; an agent is told the seconds passed."""
+        """Runs the agents until every submitted activity has ended; an agent gets the seconds passed."""
         started_at = time.monotonic()
         while self.ended() < len(self.submitted):
             passed_s = time.monotonic() - started_at
@@ -273,7 +273,7 @@ class World:
             threading.Event().wait(TICK_S)
 
     def ended(self) -> int:
-        """How many activities have ended, by the engine's journal."""
+        """Returns the number of ended activities, by the engine's journal."""
         journal = self.engine.journal()
         return sum(
             (e["event"] == "complete" and e["attempt"] is not None) or e["verdict"] == "failed"
@@ -283,7 +283,7 @@ class World:
     # The end
 
     def facts(self, budget: int) -> Facts:
-        """What the engine, the handlers and the proxy know."""
+        """Returns the records of the engine, the handlers and the proxy."""
         rows = self.engine.http.get("/__test__/activities").json()["activities"]
         killers = {row["activity_id"] for row in rows if row["workflow_id"] in self.killers}
         apart = {(run.activity_id, int(run.worker)) for run in self._isolate_runs()}
@@ -330,7 +330,7 @@ class World:
         return found + [str(path) for path in (self.host.folder / "r").rglob("*") if not path.is_dir()]
 
     def close(self) -> None:
-        """Ends everything that is left."""
+        """Ends all remaining programs."""
         if self.host is not None:
             self.host.stop()
         with contextlib.suppress(httpx.HTTPError):
@@ -339,7 +339,7 @@ class World:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process exists and has not ended."""
+    """True if a process exists and has not ended."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -53,7 +53,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """What stops the engine comes last."""
+    """Moves tests that stop the engine to the end."""
     items.sort(key=lambda item: "stoppable" in getattr(item, "fixturenames", ()))
 
 
@@ -96,7 +96,7 @@ class Flow:
         return reply.json()["activities"]
 
     def claim(self, worker_id="w1"):
-        """The next activity, as soon as it is visible; the server may hand out more than was asked for."""
+        """Claims the next activity as soon as it is visible; the server may return more than requested."""
         held = self._surplus.setdefault(worker_id, [])
         held += [] if held else eventually(lambda: self.poll(worker_id, 1))
         return held.pop(0)
@@ -130,7 +130,7 @@ class Flow:
 
 
 class Contract:
-    """The engine, what kind it is, and names nobody else uses."""
+    """The engine, its kind, and unique names."""
 
     def __init__(self, http: httpx.Client, differences: dict) -> None:
         self.http = http
@@ -141,7 +141,7 @@ class Contract:
         self._names = 0
 
     def difference(self, id_: str):
-        """What the known difference `id_` looks like on this kind of engine."""
+        """Returns the expected behaviour of known difference `id_` on this kind of engine."""
         return self._differences[id_][self.kind]
 
     def name(self) -> str:

@@ -164,7 +164,7 @@ def half_sent(url: str, many: int):
 
 
 def test_c15_a_stopping_engine_says_503_in_its_own_shape(stoppable):
-    """Whoever is connected hears it; new connections are refused (protocol.md §1.4 C)."""
+    """Open connections get it; new ones are refused (protocol.md §1.4 C)."""
     pid, url = stoppable
     assert httpx.get(f"{url}/health").status_code == 200
     replies = []

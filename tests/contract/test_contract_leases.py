@@ -1,4 +1,4 @@
-"""C1-C7 and C17: who holds an activity, for how long, and how often it is tried (protocol.md §3-§7)."""
+"""C1-C7 and C17: claims, leases and retries (protocol.md §3-§7)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_c2_the_lease_is_null_when_unset_and_longer_than_a_moment(engine):
     assert flow.poll("w2") == []
 
 
-def test_c2_the_lease_is_told_when_set(engine):
+def test_c2_the_lease_is_in_the_item_when_set(engine):
     item = engine.flow({"key": "a", "settings": {"timeout_seconds": 7}}).claim()
     assert item["timeout_seconds"] == item["settings"]["timeout_seconds"] == 7
 
@@ -104,8 +104,8 @@ def test_c4_a_heartbeat_keeps_the_lease(engine):
         assert flow.poll("w2") == []
 
 
-def test_c4_a_late_heartbeat_revives_a_lease_nobody_took(engine):
-    """A sweep may come between: then it is tried again."""
+def test_c4_a_late_heartbeat_revives_a_lease_that_was_not_taken(engine):
+    """Tries again if a sweep comes between."""
     for _ in range(5):
         flow = engine.flow({"key": "a", "settings": SHORT})
         item = flow.claim("w1")

@@ -1,7 +1,7 @@
 """Replies against the real server's OpenAPI document: `--engine-openapi FILE|URL`, for it is not stored here.
 
-A walk through every documented route that a worker or its user calls. What differs is data in
-`openapi_differences.toml`; a difference that is not listed fails, and so does one that is listed and not seen.
+The tests call every documented route that workers and users need. Differences are listed in
+`openapi_differences.toml`; an unlisted difference fails, and so does a listed one that does not occur.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def listed() -> list[dict[str, str]]:
 
 
 class Walk:
-    """Calls an engine and remembers the replies by the template of their route."""
+    """Calls an engine and stores the replies by the template of their route."""
 
     def __init__(self, engine) -> None:
         self.engine = engine
@@ -102,7 +102,7 @@ class Walk:
         flow.ended()
         for template in (WORKFLOW, f"{WORKFLOW}/output", OUTPUT):
             self.call("GET", template, names)
-        self.call("POST", f"{ACTIVITY}/heartbeat", names, json={"worker_id": "w2"})  # a stranger
+        self.call("POST", f"{ACTIVITY}/heartbeat", names, json={"worker_id": "w2"})  # by another worker
         for verb, told in (("token", {"text": "t", "index": 0}), ("complete", {"result": 1})):
             self.call("POST", f"{ACTIVITY}/ws/{verb}", names, json=told)
         self.call("GET", f"{ACTIVITY}/ws/subscribers", names)
@@ -143,7 +143,7 @@ def known(listed: list[dict[str, str]], kind: str) -> set[tuple[str, str, str]]:
 
 
 def test_every_documented_reply_is_as_documented_but_for_the_listed_differences(engine, document, listed):
-    """What a generated client of the real server expects, the embedded engine gives it."""
+    """The embedded engine satisfies a generated client of the real server."""
     seen = Walk(engine).whole()
     differences = set(found(document, seen))
     expected = {entry for entry in known(listed, engine.kind) if TOKEN not in entry[0]}

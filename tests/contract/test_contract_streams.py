@@ -1,4 +1,4 @@
-"""C14: streamed text is taken from anybody, for any activity, and its end has an empty answer (protocol.md §10)."""
+"""C14: streamed text is accepted from any worker for any activity, and its end has an empty reply (protocol.md §10)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def post(engine, verb, body, activity_id=None):
     return engine.http.post(f"/api/v1/activities/{activity_id or uuid4()}/ws/{verb}", json=body)
 
 
-def test_c14_a_piece_is_answered_with_the_number_of_those_who_heard_it(engine):
+def test_c14_a_token_is_answered_with_the_number_of_subscribers(engine):
     item = engine.flow({"key": "a"}).claim()
     for activity_id in (item["activity_id"], None):
         reply = post(engine, "token", {"text": "a", "index": 0}, activity_id)
@@ -35,7 +35,7 @@ def test_c14_a_piece_of_another_shape_is_refused(engine, body):
     assert post(engine, "token", body).status_code == 422
 
 
-def test_c14_nobody_is_counted_where_nobody_listens(engine):
+def test_c14_without_subscribers_the_count_is_0(engine):
     assert engine.http.get(f"/api/v1/activities/{uuid4()}/ws/subscribers").json() == {"count": 0}
 
 

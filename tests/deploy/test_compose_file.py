@@ -11,7 +11,7 @@ import yaml
 from deploy_kit import DEPLOY, OWN_VARIABLES, run_tool
 
 COMPOSE = DEPLOY / "compose.yaml"
-MARGIN_S = 5  # between the drain's limit and the kill: what giving back the rest may take
+MARGIN_S = 5  # between the drain's limit and the kill, for releasing the rest
 CHOSEN = {"POSTGRES_PASSWORD": "chosen-for-postgres", "KRUXIAFLOW_CLIENT_SECRET": "chosen-for-client"}
 
 
@@ -32,7 +32,7 @@ def test_the_schema_of_compose_accepts_it() -> None:
 
 
 def test_compose_itself_reads_it_and_misses_nothing() -> None:
-    """It puts the variables in, checks names against each other, and speaks only of what is wrong."""
+    """It substitutes variables, checks names, and prints only errors."""
     if run_tool("docker-compose", "version", "--short").startswith("1."):
         pytest.skip("docker-compose 1 knows less than this file needs: install version 2")
     resolved = json.loads(run_tool("docker-compose", "-f", COMPOSE, "config", "--format", "json", **CHOSEN))
@@ -43,14 +43,14 @@ def test_compose_itself_reads_it_and_misses_nothing() -> None:
 
 
 def test_nothing_starts_before_its_secrets_are_chosen() -> None:
-    """An empty password would be taken by the database and be found by nobody."""
+    """The database would accept an empty password, which would go unnoticed."""
     wanted = re.findall(r"\$\{(\w*(?:PASSWORD|SECRET)\w*)([^}]*)\}", COMPOSE.read_text())
     assert {name for name, _ in wanted} == CHOSEN.keys()
     assert {otherwise for _, otherwise in wanted} == {":?choose one"}
 
 
 def test_every_service_says_how_long_its_stop_may_take(services: dict[str, dict[str, Any]]) -> None:
-    """Docker's default of 10 s is nobody's right number."""
+    """Docker's default of 10 s fits no service here."""
     assert all("stop_grace_period" in service for service in services.values())
     host = services["flowherd"]
     graceful_s = seconds(host["environment"]["KRUXIAFLOW_WORKER_SHUTDOWN_TIMEOUT"])
@@ -66,7 +66,9 @@ def test_flowherd_is_stopped_before_the_engine_and_the_engine_before_its_databas
     assert "postgres" in services["engine"]["depends_on"]
 
 
-def test_everybody_waits_until_what_he_needs_is_well_or_done(services: dict[str, dict[str, Any]]) -> None:
+def test_every_service_waits_for_healthy_or_completed_dependencies(
+    services: dict[str, dict[str, Any]],
+) -> None:
     """Started is not ready; and waiting for the health of what has no check would never end."""
     for service in services.values():
         for name, demand in service.get("depends_on", {}).items():
@@ -82,8 +84,8 @@ def test_every_service_that_stays_is_looked_after(services: dict[str, dict[str, 
     assert checked == {name for name, service in services.items() if "restart" in service}
 
 
-def test_engine_and_flowherd_are_told_the_same_lease(services: dict[str, dict[str, Any]]) -> None:
-    """The engine does not tell its default; a host that believes in a longer one loses work."""
+def test_engine_and_flowherd_have_the_same_lease(services: dict[str, dict[str, Any]]) -> None:
+    """The engine does not report its default; a host that assumes a longer one loses work."""
     leases = {
         services[name]["environment"]["KRUXIAFLOW_QUEUE_DEFAULT_TIMEOUT"] for name in ("engine", "flowherd")
     }

@@ -1,4 +1,4 @@
-"""What can be known of deploy/ without systemd and Docker: the files parse, agree, and hold no secret."""
+"""Checks of deploy/ without systemd and Docker: the files parse, agree, and contain no secret."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROOT = DEPLOY.parent
-MARGIN_S = 5  # between the drain's limit and the kill: what giving back the rest may take
+MARGIN_S = 5  # between the drain's limit and the kill, for releasing the rest
 UNITS = ("flowherd.service", "flowherd@.service")
 
 
@@ -61,7 +61,7 @@ def test_systemd_restarts_what_a_restart_can_cure(unit: dict[str, list[str]]) ->
 
 
 def test_the_units_command_line_and_variables_are_ones_flowherd_knows(unit: dict[str, list[str]]) -> None:
-    """A unit with a flag of yesterday fails at the worst time."""
+    """A unit with a removed flag would fail at its next start."""
     _, *words = shlex.split(unit["ExecStart"][0])
     _, bound, _ = command_line.parse_args(words, print_error=False, exit_on_error=False)
     assert bound.arguments
@@ -70,7 +70,7 @@ def test_the_units_command_line_and_variables_are_ones_flowherd_knows(unit: dict
 
 
 def test_the_image_runs_flowherd_itself_as_a_user_by_number(image: list[tuple[str, str]]) -> None:
-    """A shell as process 1 would swallow SIGTERM; a user by name cannot be checked to be no root."""
+    """A shell as process 1 would swallow SIGTERM; a user by name cannot be checked for not being root."""
     words = dict(image)
     assert words["ENTRYPOINT"] == '["flowherd"]'
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", words["USER"])

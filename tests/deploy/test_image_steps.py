@@ -1,4 +1,4 @@
-"""The Dockerfile's steps, carried out in a Debian root made from packages, and its CMD as process 1 of it."""
+"""The Dockerfile's steps, executed in a Debian root built from packages, and its CMD as process 1."""
 
 from __future__ import annotations
 

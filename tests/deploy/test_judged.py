@@ -1,4 +1,4 @@
-"""What the programs made for it say of the unit files and the image: a missing program skips by name."""
+"""Unit files and image, checked by their own tools; a missing tool skips its test by name."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def container(pod: dict[str, Any]) -> dict[str, Any]:
 def test_every_variable_is_one_that_flowherd_reads_and_its_value_one_it_takes(
     pod: dict[str, Any], settings: dict[str, str]
 ) -> None:
-    """A variable of yesterday is silently nothing."""
+    """A removed variable would silently have no effect."""
     assert settings.keys() <= OWN_VARIABLES
     assert {item["name"] for item in container(pod)["env"]} <= OWN_VARIABLES
     values = dict(settings) | {"KRUXIAFLOW_CLIENT_SECRET": "x"}
@@ -88,7 +88,7 @@ def test_probes_ask_pages_that_there_are_on_the_port_that_is_served(
 
 
 def test_the_pod_may_do_nothing_it_does_not_need(pod: dict[str, Any]) -> None:
-    """What Kubernetes calls the restricted profile, and a root file system that nobody writes to."""
+    """Kubernetes' restricted profile, and a read-only root file system."""
     security = container(pod)["securityContext"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"

@@ -70,7 +70,7 @@ def test_every_query_names_only_metrics_and_label_values_that_there_are(query: s
 
 
 def test_the_dashboard_shows_every_metric_that_there_is(series: set[str]) -> None:
-    """What nobody looks at need not be counted."""
+    """A metric that is not shown need not be counted."""
     shown = {name for query in dashboard_queries() for name in re.findall(r"\bflowherd_\w+", query)}
     counted = {re.sub(r"_(bucket|sum|count)$", "", name) for name in series}
     assert counted == {re.sub(r"_bucket$", "", name) for name in shown}
@@ -94,7 +94,7 @@ def test_panels_have_titles_places_and_units_and_do_not_overlap() -> None:
 
 
 def test_every_alert_says_what_is_wrong_and_what_to_look_at_and_has_a_test() -> None:
-    """Somebody reads it at night."""
+    """It is read in an incident."""
     alerts = [rule for rule in rules() if "alert" in rule]
     assert len(alerts) >= 10
     tested = RULE_TESTS.read_text()

@@ -1,4 +1,4 @@
-"""An engine inside the test, spoken to through ASGI; its clock moves only when a test says so."""
+"""An engine inside the test, called through ASGI; its clock moves only when a test advances it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Api:
         return reply.json()["activities"]
 
     async def claim(self, worker_id="w1"):
-        """The id of the one activity there is to claim."""
+        """Claims the only activity and returns its id."""
         (activity,) = await self.poll(worker_id)
         return activity["activity_id"]
 

@@ -1,4 +1,4 @@
-"""Reading definitions: YAML as the server reads it, one normal form, and bombs that do not go off."""
+"""Definitions: YAML as the server reads it, one normal form, and expansion bombs that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The test hooks: other tests stand on them, so they are tested themselves."""
+"""The hooks for tests, which other tests rely on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_the_plain_engine_has_no_hooks(step):
     await engine.close()
 
 
-async def test_the_journal_tells_who_ran_what_and_how_often(api, step):
+async def test_the_journal_has_every_claim_and_verdict(api, step):
     await api.run(step(settings={"retry": {"max_attempts": 3, "base_seconds": 0}}))
     activity_id = await api.claim("w1")
     await api.beat(activity_id, "w1")
@@ -55,7 +55,7 @@ async def test_the_journal_tells_who_ran_what_and_how_often(api, step):
     assert [entry["seq"] for entry in await ledger(api, after=7)] == [8, 9]
 
 
-async def test_a_lapse_found_by_the_sweep_is_told(api, step):
+async def test_a_lapse_found_by_the_sweep_is_in_the_journal(api, step):
     await api.run(step())
     await api.claim("w1")
     await api.advance(61)

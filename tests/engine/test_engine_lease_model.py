@@ -39,7 +39,7 @@ def output_of(worker: str) -> str:
 
 
 class FixedClock(Clock):
-    """Time that only passes when told to."""
+    """A clock that moves only when it is set."""
 
     def __init__(self) -> None:
         self.at_s = 1_800_000_000.0
@@ -50,7 +50,7 @@ class FixedClock(Clock):
 
 @dataclass
 class Row:
-    """What the model knows of one activity."""
+    """The model's state of one activity."""
 
     kind: str
     seq: int
@@ -125,7 +125,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule(worker=WORKERS, most=st.integers(1, 4))
     def take_over(self, worker, most):
-        """Polls after a lease rarely meet by chance."""
+        """Polls after the end of a lease, which random steps rarely do."""
         self.clock.at_s += LEASE_S + 0.5
         self.poll(worker, most)
 
@@ -191,7 +191,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule(id_=consumes(ids))
     def forget(self, id_):
-        """Leave a row to itself, so that histories with old rows are tried too."""
+        """Forgets a row, so that histories with old rows occur, too."""
 
     @invariant()
     def the_rows_are_the_models(self):

@@ -70,7 +70,7 @@ async def test_a_heartbeat_moves_the_end_of_the_lease(api, step):
     assert await api.claim("w2") == activity_id
 
 
-async def test_a_late_heartbeat_revives_a_lease_nobody_took(api, step):
+async def test_a_late_heartbeat_revives_a_lease_that_was_not_taken(api, step):
     """protocol.md §0 fact 7."""
     await api.run(step())
     activity_id = await api.claim("w1")

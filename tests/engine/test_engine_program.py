@@ -1,4 +1,4 @@
-"""The engine as a program: its one line, its stop, its refusals, its file after kill -9 (faults S3, S5)."""
+"""The engine as a program: its one line of output, stop, refusals, and file after kill -9 (faults S3, S5)."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_missing_extra_is_one_line_with_the_remedy(capfd, monkeypatch):
     assert "(fastapi): pip install 'flowherd[engine]'" in refused(capfd)
 
 
-def test_a_free_threaded_python_without_the_wheel_is_told_so(capfd, monkeypatch):
+def test_a_free_threaded_python_without_the_wheel_gets_the_reason(capfd, monkeypatch):
     def missing(*_):
         raise ModuleNotFoundError("No module named 'minijinja'", name="minijinja")
 
@@ -129,7 +129,7 @@ def test_a_free_threaded_python_without_the_wheel_is_told_so(capfd, monkeypatch)
 
 
 def test_the_program_starts_without_the_extra_and_says_so():
-    """Really without: the modules are hidden from the import system."""
+    """The modules are hidden from the import system."""
     hide = (
         "import sys; sys.modules.update(dict.fromkeys(('fastapi', 'aiosqlite', 'jwt', 'minijinja', 'yaml')))"
     )

@@ -150,7 +150,7 @@ async def test_a_signal_is_delivered_once(api, step):
         ("continue", "pending", "running"),
     ],
 )
-async def test_an_unheard_signal_ends_as_the_step_says(api, step, on_timeout, state, status):
+async def test_a_signal_that_does_not_come_ends_as_the_step_defines(api, step, on_timeout, state, status):
     wait = {"wait_for_signal": {"event_name": "ok", "timeout_seconds": 60, "on_timeout": on_timeout}}
     workflow_id = await api.run(step(settings=wait))
     await api.advance(61)

@@ -1,4 +1,4 @@
-"""Fetches packages of others for one test run, with the tools' own settings; it judges nothing."""
+"""Fetches foreign packages for one test run, with the tools' own settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PIP += ("--no-build-isolation", "--disable-pip-version-check", "--retries", "1",
 
 @pytest.fixture(scope="session")
 def fetched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where packages are kept from one run to the next."""
+    """The folder that keeps packages from one run to the next."""
     cache = getattr(request.config, "cache", None)
     return Path(cache.mkdir("foreign")) if cache is not None else tmp_path_factory.mktemp("foreign")
 
@@ -61,7 +61,7 @@ def _sdist(name: str, release: str, folder: Path) -> Path:
                 f"the archive {archive.name}",
                 {},
             )
-            with contextlib.suppress(OSError):  # the other was quicker
+            with contextlib.suppress(OSError):  # the other process was first
                 Path(part, unpacked.name).rename(unpacked)
     return unpacked
 

@@ -1,4 +1,4 @@
-"""Reads llhttp's tests: the bytes of a reply, and what llhttp's strict parser makes of them; it knows no parser.
+"""Reads llhttp's tests: the bytes of a reply, and the result of llhttp's strict parser.
 
 The files are Markdown: a heading, a comment with the type, a block `http` whose line ends stand for CRLF and which has
 escapes of its own, and a block `log` with one line for each thing the parser saw.
@@ -27,12 +27,12 @@ _INTERIM = 200
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The first reply that is no interim one.
+    """The first reply that is not an interim one.
 
     Attributes:
         status: 0: its head did not come, or not well.
         body: as far as it came.
-        is_whole: whether its end was seen.
+        is_whole: True if its end was seen.
         is_refused: an error before its end.
         has_surplus: bytes of something else follow it.
     """

@@ -1,4 +1,4 @@
-"""What the Rust worker's protocol tests are about, as rows: what happens, and which calls must follow; no test code.
+"""The scenarios of the Rust worker's protocol tests as rows: events and the calls that must follow.
 
 The names are those of `tests/protocol_test.rs` in the crate kruxiaflow-worker; everything else is ours.
 """
@@ -25,7 +25,7 @@ class Row:
         item: what the engine hands out differs in this from a plain activity.
         settings: of the worker.
         replies: what the calls of a verb get first.
-        until: the worker is told to drain after so many calls of a verb.
+        until: number of calls of a verb after which the worker drains.
         drain_s: how long the drain may take; the handlers that wait are let go when it begins, if it is long.
         reports: the bodies that must be reported, and no others: by verb, as far as they are said here.
         least: at least so many calls of a verb.
@@ -118,7 +118,7 @@ ROWS = (
 
 
 def handlers_that_wait_for(go: asyncio.Event) -> list[Any]:
-    """`say` answers, `boom` and `reject` raise, `wait` ends when told to, `stay` never by itself."""
+    """`say` returns, `boom` and `reject` raise, `wait` ends when it is released, `stay` never by itself."""
 
     async def say(message: str) -> dict[str, str]:
         return {"echoed": message}
@@ -149,10 +149,10 @@ class ClientRow:
     """One scenario of the client.
 
     Attributes:
-        verb: which call is made.
-        has_credentials: whether the client was given an id and a secret.
+        verb: the call to make.
+        has_credentials: True if the client has an id and a secret.
         replies: what the call gets, in order; then the usual.
-        tokens: so many requests of the token endpoint.
+        tokens: number of requests to the token endpoint.
         bearers: the Authorization of each call.
         body: what must be in the body of the last call; None: must not be in it.
         result: how it ends: the verdict, or the name of the error.

@@ -78,7 +78,7 @@ def test_every_reply_is_the_same_wherever_it_is_split(cases: list[Case]) -> None
 async def test_every_reply_is_a_reply_or_an_outage_and_the_next_call_sees_its_own(
     cases: list[Case], carrier: str
 ) -> None:
-    """Faults E2, E15; smuggling: whatever a reply carries too much must answer nobody."""
+    """Faults E2, E15; smuggling: surplus bytes of a reply must answer no other call."""
     async with scripted_engine() as engine:
         config = WorkerConfig(api_url=engine.url, transport=carrier)  # type: ignore[arg-type]
         transport = new_transport(config, None, connections=1)
@@ -94,7 +94,7 @@ async def test_every_reply_is_a_reply_or_an_outage_and_the_next_call_sees_its_ow
 
 
 async def outcome(transport: Transport) -> tuple[int, bytes] | None:
-    """What a call brings; None: an outage."""
+    """Returns the result of a call; None for an outage."""
     with contextlib.suppress(EngineUnavailable):
         reply = await transport.call(ROUTE, b"{}", 5.0)
         return reply.status, reply.body

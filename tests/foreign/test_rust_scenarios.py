@@ -28,14 +28,14 @@ SPENT = {"cost_usd": "0.002", "usage": (Usage("anthropic", "claude", input_token
 
 @pytest.fixture(params=["httpx", "direct"])
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[ScriptedEngine]:
-    """Whatever carries the calls, the same is expected."""
+    """The transport under test; all must give the same results."""
     async with scripted_engine() as server:
         server.settings["transport"] = request.param
         yield server
 
 
 def holds(seen: Any, wanted: Any) -> bool:
-    """Whether all that is wanted is there; None: must not be there."""
+    """True if a value contains everything expected; None: must be missing."""
     match wanted:
         case dict():
             return all(holds((seen or {}).get(key), value) for key, value in wanted.items())
@@ -86,7 +86,7 @@ async def test_the_client_does_what_the_scenario_asks(server: ScriptedEngine, ro
 
 
 async def called(client: KruxiaEngine, verb: str) -> str:
-    """Makes the call and says how it ended."""
+    """Makes the call and returns its result."""
     spent: Any = SPENT if verb.endswith("_paid") else {}
     try:
         match verb.removesuffix("_paid"):

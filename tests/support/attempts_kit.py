@@ -1,4 +1,4 @@
-"""A worker's table of attempts with scripted handlers and an engine in memory; it asserts only invariants."""
+"""A worker's table of attempts with scripted handlers and an engine in memory; asserts invariants."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class State(Enum):
 
 
 def state_of(record: Record) -> State:
-    """The pair as one word."""
+    """Maps handler and claim to one `State`."""
     if record.claim is not Claim.HELD:
         return {Claim.REPORTING: State.REPORTING, Claim.CRASHED: State.CRASHED, Claim.CLOSED: State.DETACHED}[
             record.claim
@@ -62,7 +62,7 @@ def state_of(record: Record) -> State:
 
 
 class Handlers:
-    """Handlers that end when they are told to; `begun` counts their starts by activity id."""
+    """Handlers that run until `end(activity_id)`; `begun` counts their starts by activity id."""
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
@@ -86,19 +86,19 @@ class Handlers:
             self.running[activity_id] -= 1
 
     async def work(self, activity_id: str) -> dict[str, Any]:
-        """Completes when told to."""
+        """Completes after `end`."""
         with self._noted(activity_id) as end:
             await end.wait()
             return {"by": activity_id}
 
     async def fail(self, activity_id: str) -> None:
-        """Fails when told to."""
+        """Fails after `end`."""
         with self._noted(activity_id) as end:
             await end.wait()
             raise ValueError("told to fail")
 
     async def stubborn(self, activity_id: str) -> dict[str, Any]:
-        """Completes when told to, and hears nothing else."""
+        """Completes after `end` and ignores cancellation."""
         with self._noted(activity_id) as end:
             while not end.is_set():
                 with contextlib.suppress(asyncio.CancelledError):
@@ -118,12 +118,12 @@ def _async_function(method: Any) -> Any:
 
 
 class Isolates:
-    """Where suspects run, without any process: each ends when it is told how."""
+    """A fake pool of isolates without processes: each ends when a test gives it an outcome."""
 
     def __init__(self) -> None:
         self.runs: dict[str, IsolatedAttempt] = {}
 
-    segment: Any = None  # nobody asks for the order that would name a place in it
+    segment: Any = None  # not needed by these tests
 
     def tell(self, outlet: Any) -> None:
         self._outlet = outlet
@@ -140,7 +140,7 @@ class Isolates:
 
 
 class Table:
-    """`Attempts` with everything around it."""
+    """`Attempts` with its collaborators."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class Table:
         self.acknowledged += 1
 
     def bring(self, *activities: Activity, poll: str | None = None) -> str:
-        """A poll that brings `activities` to the free slots; returns its worker_id."""
+        """Simulates a poll that returns `activities`; returns its worker_id."""
         self._polls += 1
         worker_id = poll or f"t-{self._polls}"
         batch = Batch([replace(activity, worker_id=worker_id) for activity in activities])
@@ -197,35 +197,35 @@ class Table:
         return worker_id
 
     def states(self) -> dict[str, State]:
-        """What the ledger says, by activity id."""
+        """Returns the states in the ledger by activity id."""
         return {record.activity_id: state_of(record) for record in self.segment.records()}
 
     def attempt(self, activity_id: str) -> Attempt:
-        """The one that is owed."""
+        """Returns the attempt that is still owed to the engine."""
         return self.attempts._table._owed[activity_id]
 
     def lose(self, activity_id: str) -> None:
-        """The keeper finds the lease lost and rings."""
+        """Marks a lease as lost, as the keeper does, and wakes the worker."""
         for record in self.segment.records():
             if record.activity_id == activity_id:
                 self.segment.judge(record, Standing.GONE, 0.0)
         self.attempts.heed_verdicts()
 
     def told(self, verb: str) -> list[tuple[str, str]]:
-        """The calls of a verb: activity id and worker_id."""
+        """Returns activity id and worker_id of each call of a verb."""
         return [(call.activity_id, call.worker_id) for call in self.engine.of(verb)]
 
     def count(self, cell: Cell) -> int:
         return self.segment.get(cell)
 
     def ended(self) -> list[EndedAttempt]:
-        """What the history says, failures with their words."""
+        """Returns the history's ended attempts, failures with their messages."""
         attempts, failures = decoded(self.ledger.ended_attempts()), decoded(self.ledger.ended_failures())
         words = {one.sequence: one for one in failures}
         return [words.get(one.sequence, one) for one in attempts]
 
     def check(self) -> None:
-        """What must hold at any time."""
+        """Asserts the invariants."""
         records = list(self.segment.records())
         running = self.count(Cell.RUNNING)
         assert 0 <= running <= 10**6
@@ -242,7 +242,7 @@ class Table:
         assert self.count(Cell.CLAIMED) == over + owed
 
     async def rest(self) -> None:
-        """Lets everything happen that needs no time to pass."""
+        """Runs the loop until only time can change anything."""
         for _ in range(30):
             await asyncio.sleep(0)
 
@@ -252,7 +252,7 @@ def an_activity(activity_id: str = "a-1", name: str = "work", **fields: Any) -> 
 
 
 def surplus(*activity_ids: str) -> Any:
-    """A poll step that brings these whatever was asked for."""
+    """Builds a poll step that returns these activities whatever was asked for."""
 
     async def step() -> Batch:
         return Batch([replace(an_activity(id_), worker_id="p-1") for id_ in activity_ids])
@@ -261,7 +261,7 @@ def surplus(*activity_ids: str) -> Any:
 
 
 class Rig:
-    """A worker that runs, with scripted handlers."""
+    """A running worker with scripted handlers."""
 
     def __init__(self, *, slots: int = 4, **settings: Any) -> None:
         self.engine = FakeEngine()
@@ -280,7 +280,7 @@ class Rig:
         assert all(self.handlers.running[id_] for id_ in activity_ids)
 
     async def stopped(self) -> tuple[Stopped, float]:
-        """The worker's last word, and how long it took."""
+        """Stops the worker; returns its last message and the seconds it took."""
         begun = now()
         return await self.task, now() - begun
 

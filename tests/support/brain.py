@@ -1,4 +1,4 @@
-"""The brain with a memory, a clock that tests turn by hand, and short words for facts; it asserts nothing."""
+"""`decide` with its state, a manual clock and shorthands for events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGKILLED, EXITED_1, EXITED_3 = 9, 1 << 8, 3 << 8
 
 
 class Brain:
-    """`decide` with a memory and a clock; 2 processes and 5 slots unless told otherwise."""
+    """`decide` with its state and a clock; 2 processes and 5 slots by default."""
 
     def __init__(self, processes: int = 2, **plan: object) -> None:
         self.state = State.new(Plan(processes=processes, concurrency=5, **plan))  # type: ignore[arg-type]
@@ -23,7 +23,7 @@ class Brain:
         self.notes: list[Note] = []
 
     def hears(self, *facts: Event, after: float = 0.0) -> list[Action]:
-        """The orders that follow; notes are kept apart."""
+        """Feeds an event and returns the actions; notes are kept separately."""
         self.now += after
         orders: list[Action] = []
         for fact in facts:
@@ -33,18 +33,18 @@ class Brain:
         return orders
 
     def at(self, seconds_later: float) -> list[Action]:
-        """Time passes, and nothing else."""
+        """Sets the time and feeds TimePassed."""
         return self.hears(events.TimePassed(), after=seconds_later)
 
     def serve(self) -> Brain:
-        """Keeper and all workers ready, as after a good start."""
+        """Makes keeper and all workers ready, as after a good start."""
         self.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(0), ready(0))
         for number in range(1, len(self.state.processes)):
             self.hears(forked(number), ready(number))
         return self
 
     def serve_from_zygote(self) -> Brain:
-        """The same, all workers forked from a zygote."""
+        """Does the same with all workers forked from a zygote."""
         self.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(ZYGOTE), ready(ZYGOTE))
         for number in range(len(self.state.processes)):
             self.hears(forked(number), ready(number))
@@ -81,7 +81,7 @@ STOP, TWICE = events.StopRequested(), events.StopRequested(times=2)
 
 
 def leave(brain: Brain) -> int:
-    """Everybody ends calmly; the exit code."""
+    """Lets all processes exit cleanly; returns the exit code."""
     orders: list[Action] = []
     for process in (*brain.state.processes, brain.state.keeper):
         if brain.state.index(process.number).alive:

@@ -1,4 +1,4 @@
-"""Isolates in the model of the world around the brain: what exists, and whether an order makes sense."""
+"""Isolates in the model of the world around `decide`: existing ones, and checks of actions."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class IsolateProcess:
 
 @dataclass
 class IsolateWorld:
-    """What workers have asked for, and what became of it."""
+    """Requested and existing isolates."""
 
     world: World
-    wanted: set[Names] = field(default_factory=set)  # not told of an end yet
+    wanted: set[Names] = field(default_factory=set)  # end not reported yet
     started: set[Names] = field(default_factory=set)
     living: dict[Names, IsolateProcess] = field(default_factory=dict)
     bereft_at: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class IsolateWorld:
                 self.started.add(names)
             case actions.TellIsolateEnded():
                 assert names not in self.living, f"{order} while it lives"
-                self.wanted.remove(names)  # KeyError: told twice
+                self.wanted.remove(names)  # KeyError if reported twice
         return []
 
     def answer_fork(self, isolate: IsolateProcess) -> Event:
@@ -72,13 +72,13 @@ class IsolateWorld:
         return not isolate.zygote or not self.world.living[ZYGOTE, isolate.zygote].frozen
 
     def ask(self, worker: Process) -> None:
-        """A worker wants one more."""
+        """Lets a worker request one more."""
         self.key += 1
         self.wanted.add((*worker.names, self.key))
         self.world.feed(events.IsolateNeeded(*worker.names, self.key))
 
     def go_on(self) -> None:
-        """Something happens to one of them."""
+        """Feeds a random event about one isolate."""
         rng = self.world.rng
         if not self.wanted or rng.random() < 0.6:
             return
@@ -96,7 +96,7 @@ class IsolateWorld:
         self.world.feed(events.IsolateExited(*isolate.names, 9 if isolate.kills else 0))
 
     def changing(self) -> list[IsolateProcess]:
-        """What happens of itself: forks are answered, and what is killed dies."""
+        """Returns isolates with an event due: an answer to a fork, or the exit after a kill."""
         return [
             one
             for one in self.living.values()
@@ -104,7 +104,7 @@ class IsolateWorld:
         ]
 
     def settle(self, isolate: IsolateProcess) -> None:
-        """Lets that happen."""
+        """Feeds the event that is due."""
         if isolate.forked:
             self.end(isolate)
         else:
@@ -119,7 +119,7 @@ class IsolateWorld:
         self.bereft_at[worker.names] = self.world.now
 
     def check(self) -> None:
-        """What must hold after every event."""
+        """Asserts the invariants."""
         state = self.world.state
         assert {one.names for one in state.isolates} == self.wanted
         for one in state.isolates:

@@ -1,4 +1,4 @@
-"""A model of the world around the brain: what exists, and whether an order makes sense; it forks nothing."""
+"""A model of the world around `decide`: existing processes, and checks of every action."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIGKILLED, EXITED_1 = 9, 1 << 8
 
 @dataclass
 class Process:
-    """One incarnation as the kernel and its own memory know it."""
+    """One incarnation with the state that the kernel and it itself have."""
 
     index: int
     incarnation: int
@@ -38,17 +38,17 @@ class Process:
     applied: int = 0
     orders: list[tuple[int, int]] = field(default_factory=list)
     held: int = 0
-    zygote: int = 0  # whom its fork was asked of
+    zygote: int = 0  # incarnation of the zygote that forks it
     frozen: bool = False
 
     @property
     def names(self) -> tuple[int, int]:
-        """What the brain calls it."""
+        """Index and incarnation."""
         return self.index, self.incarnation
 
 
 class World:
-    """What exists, what has happened, and what may follow; checks every order on arrival."""
+    """Live processes, past events and possible ones; checks every action."""
 
     def __init__(self, rng: random.Random) -> None:
         processes = rng.randint(1, 5)
@@ -67,13 +67,13 @@ class World:
         self.now = rng.uniform(0, 1e6)
         self.forks_fail = rng.choice([0.0, 0.0, 0.3, 1.0])
         self.forks_wait = rng.random() < 0.3
-        self.unsafe = rng.choice([0.0, 0.0, 0.3, 1.0])  # how many versions of the app do not survive a fork
+        self.unsafe = rng.choice([0.0, 0.0, 0.3, 1.0])  # share of app versions that do not survive a fork
         self.isolating = rng.choice([0.0, 0.3, 1.0])
-        self.freezes = rng.choice([0.0, 0.0, 0.5])  # how many zygotes fork no more
+        self.freezes = rng.choice([0.0, 0.0, 0.5])  # share of zygotes that freeze
         self.living: dict[tuple[int, int], Process] = {}
         self.past: list[tuple[int, int]] = []
         self.causes: set[int] = set()
-        self.excuses: set[int] = set()  # codes that may be right, where 0 may be right as well
+        self.excuses: set[int] = set()  # exit codes that are allowed besides 0
         self.short_ends: list[float] = []
         self.keeper_ends: list[float] = []
         self.ever_ready = False
@@ -83,10 +83,10 @@ class World:
         self.time_is_passing = False
         self.log: list[str] = []
 
-    # From events to orders
+    # From events to actions
 
     def feed(self, event: Event) -> None:
-        """Decides on an event and performs what follows, as the shell does."""
+        """Decides on an event and performs the actions, as the shell does."""
         waiting = [event]
         while waiting:
             event = waiting.pop(0)
@@ -149,7 +149,7 @@ class World:
         return []
 
     def may_have_a_successor(self, process: Process) -> bool:
-        """A worker that is ready and works on until the new one is, or one that was given up."""
+        """True for a ready worker, which works until its successor is ready, and for one that was given up."""
         given_up = process.kills or process.told_to_end or not process.forked
         return process.index != KEEPER and bool(given_up or process.ready_at is not None)
 
@@ -160,7 +160,7 @@ class World:
         return process
 
     def blame_kill(self, process: Process) -> None:
-        """What was killed had work, or could not settle, or never came up."""
+        """Records the exit code that a kill allows or demands: it had work, could not settle, or never booted."""
         boots_too_long = self.now >= process.forked_at + self.plan.boot_timeout_s
         if process.index == KEEPER:
             (self.excuses if boots_too_long else self.causes).add(RELEASED)
@@ -170,26 +170,26 @@ class World:
             self.causes.add(BOOT_BAD)
 
     def check(self) -> None:
-        """What must hold after every event."""
+        """Asserts the invariants."""
         state = self.state
         if state.mode is Mode.SERVING:
             for process in (*state.processes, state.keeper):
                 waits = process.phase is Phase.WAITING and (not self.ever_ready or state.zygotes.awaited)
                 assert process.alive or process.retry_at < inf or waits, f"forgotten: {process}"
             one_is_up = any(process.alive for process in state.processes) or not state.zygotes.wanted
-            assert one_is_up or state.zygotes.processes, "all wait for a zygote that nobody makes"
+            assert one_is_up or state.zygotes.processes, "all wait for a zygote that is not ordered"
             assert sum(process.phase is Phase.RUNNING for process in state.zygotes.processes) <= 1, (
                 "two zygotes fork"
             )
             for process in self.living.values():
                 homeless = process.index >= len(state.processes)
                 assert not homeless or self.was_told(process), (
-                    f"nobody told {process} that its process is gone"
+                    f"{process} was not told that its index is gone"
                 )
         elif state.mode is not Mode.ENDED:
             for process in self.living.values():
                 stays = process.index == KEEPER or (process.index == ZYGOTE and state.mode is Mode.DRAINING)
-                assert stays or self.was_told(process), f"nobody told {process} to end"
+                assert stays or self.was_told(process), f"{process} was not told to end"
         for process in (*state.workers, state.keeper, *state.zygotes.processes):
             assert process.alive == ((process.number, process.incarnation) in self.living), process
         for process in state.workers:
@@ -202,13 +202,13 @@ class World:
 
     @staticmethod
     def was_told(process: Process) -> bool:
-        """Whether it knows that it must end, or will be killed once it exists."""
+        """True if it has been told to end, or will be killed once it exists."""
         return bool(process.told_to_end or process.kills or not process.forked)
 
     # What processes do
 
     def can_be_forked(self, process: Process) -> bool:
-        """Whether whoever was asked for it does what it is asked."""
+        """True unless the zygote that should fork it is frozen."""
         return not process.zygote or not self.living[ZYGOTE, process.zygote].frozen
 
     def answer_fork(self, process: Process) -> Event:
@@ -228,7 +228,7 @@ class World:
         self.feed(events.ChildReady(process.index, process.incarnation, "py-std", hazards=hazards))
 
     def use_slots(self, process: Process) -> None:
-        """Applies the oldest order, takes or gives back slots, and is seen by the shell."""
+        """Applies the oldest SetSlots, takes or frees slots, and may feed SlotsSeen."""
         rng = self.rng
         if process.orders and rng.random() < 0.5:
             process.limit, process.applied = process.orders.pop(0)

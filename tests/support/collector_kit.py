@@ -1,4 +1,4 @@
-"""A collector of OpenTelemetry data on this host, for tests: it takes what comes, decoded; it asserts nothing."""
+"""A fake OpenTelemetry collector that decodes and stores the spans it receives."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CEILING_S = 20.0
 
 @dataclass(frozen=True)
 class Span:
-    """One span as it came."""
+    """A received span."""
 
     name: str
     kind: str
     trace_id: str
     span_id: str
     parent_id: str
-    error: str  # the status's words, empty unless it is an error
+    error: str  # message of the status, "" unless it is an error
     attributes: dict[str, Any]
     resource: dict[str, Any]
     events: list[tuple[str, dict[str, Any]]]
@@ -35,11 +35,11 @@ class Span:
 
 @dataclass
 class Collector:
-    """What has come so far.
+    """The spans received so far.
 
     Attributes:
-        status: what it answers, as HTTP says it.
-        silence: until it is set, nobody is answered.
+        status: HTTP status of its replies.
+        silence: replies wait until it is set.
 
     """
 
@@ -62,14 +62,14 @@ class Collector:
             self.changed.notify_all()
 
     def wait_for(self, look: Callable[[], Any], what: str) -> Any:
-        """Waits until something true has come."""
+        """Waits until a condition on the received spans holds."""
         with self.changed:
             if not self.changed.wait_for(look, CEILING_S):
                 raise AssertionError(f"{what}: not within {CEILING_S} s; there are {self.spans}")
             return look()
 
     def named(self, name: str, count: int = 1) -> list[Span]:
-        """Waits for so many spans of that name."""
+        """Waits for `count` spans of that name."""
         found = lambda: [span for span in self.spans if span.name == name]  # noqa: E731
         return self.wait_for(lambda: len(found()) >= count and found(), f"{count} spans {name!r}")
 
@@ -81,7 +81,7 @@ class Collector:
 
 @contextlib.contextmanager
 def running_collector(*, answers: bool = True) -> Iterator[Collector]:
-    """A collector that ends with the block; one that does not answer keeps whoever asks waiting."""
+    """A collector that ends with the block; while silent it keeps its clients waiting."""
     it = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -97,7 +97,7 @@ def running_collector(*, answers: bool = True) -> Iterator[Collector]:
                 self.end_headers()
 
         def log_message(self, *_: Any) -> None:
-            """Nothing."""
+            """Logs nothing."""
 
     if answers:
         it.silence.set()

@@ -1,4 +1,4 @@
-"""Runs an image's programs as a container engine does: process 1, a user by number, namespaces; it builds nothing."""
+"""Runs an image's programs as a container engine does: process 1, a numeric user, namespaces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
 print("up", flush=True)
 sys.stdin.read()
 """
-# $1 is the root, $2 the folder in it, $3 says whether nobody writes to the root, and then the command.
+# $1 is the root, $2 the folder in it, $3 is set for a read-only root, then the command.
 RUN = """
 root=$1 folder=$2 strict=$3; shift 3
 if [ "$strict" = yes ]; then
@@ -46,7 +46,7 @@ class Network:
 
     @property
     def words(self) -> list[str]:
-        """What starts a command in it."""
+        """Returns the words that start a command in it."""
         return [find_tool("nsenter"), f"--net=/proc/{self._keeper.pid}/ns/net"]
 
     def __enter__(self) -> Self:
@@ -57,14 +57,14 @@ class Network:
 
 
 class Container:
-    """A running program of an image; `with` kills what is left of it.
+    """A running program of an image; `with` kills it at the end.
 
     Args:
-        image: what to run.
-        network: where.
-        log: the file that standard output and standard error go to.
-        words: instead of the image's CMD.
-        strict: as the manifest for Kubernetes asks: a root that is read-only, no capabilities, no new privileges.
+        image: the image to run.
+        network: the network to join.
+        log: file for standard output and standard error.
+        words: command in place of the image's CMD.
+        strict: as in the Kubernetes manifest: read-only root, no capabilities, no new privileges.
 
     """
 
@@ -87,30 +87,30 @@ class Container:
             raise
 
     def _find_process_1(self) -> psutil.Process | None:
-        """It is there once the last of the programs before it has become the image's own."""
+        """Waits until the last program of the start has become the image's own."""
         found = [one for one in psutil.Process(self._program.pid).children() if one.uids().real]
         return found[0] if found else None
 
     def execute(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command in it to its end, as `docker exec` and a health check do."""
+        """Runs a command in the container to its end, as `docker exec` and a health check do."""
         return subprocess.run(self._inside(words), capture_output=True, text=True, timeout=60, check=False)
 
     def begin(self, *words: str) -> subprocess.Popen[str]:
-        """Begins a command in it."""
+        """Starts a command in the container."""
         return subprocess.Popen(
             self._inside(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
     def healthy(self) -> bool:
-        """What the image's HEALTHCHECK says."""
+        """Runs the image's HEALTHCHECK; True if it succeeds."""
         return self.execute(*self.image.healthcheck).returncode == 0
 
     def path(self, path: str) -> Path:
-        """A file as the container sees it."""
+        """Returns the path on this host of a file in the container."""
         return Path(f"/proc/{self.process_1.pid}/root{path}")
 
     def wait(self) -> int:
-        """The exit code, once it has ended."""
+        """Waits until it has ended and returns the exit code."""
         return self._program.wait(CEILING_S)
 
     def _inside(self, words: tuple[str, ...]) -> list[str]:
@@ -125,7 +125,7 @@ class Container:
         self._end()
 
     def _end(self) -> None:
-        """All of it ends with process 1; `--kill-child` is forgotten when a process becomes another user's."""
+        """Kills process 1, and with it all others; `--kill-child` is lost when a process changes its user."""
         if self._program.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 for process in psutil.Process(self._program.pid).children():
@@ -135,13 +135,13 @@ class Container:
 
 
 def see_an_orphan_reaped(process_1: psutil.Process) -> None:
-    """It has inherited a `sleep` from an activity; killed, that leaves no zombie."""
+    """Kills a `sleep` that process 1 inherited from an activity and asserts that no zombie is left."""
 
     def inherited() -> list[psutil.Process]:
         return [child for child in process_1.children() if name_of(child) == "sleep"]
 
     def name_of(child: psutil.Process) -> str:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it was reaped since it was listed
+        with contextlib.suppress(psutil.NoSuchProcess):  # reaped since it was listed
             return child.name()
         return ""
 
@@ -151,7 +151,7 @@ def see_an_orphan_reaped(process_1: psutil.Process) -> None:
 
 
 def pid_in_its_namespace(pid: int) -> int:
-    """The number that it has for itself."""
+    """Returns its pid in its own namespace."""
     status = Path(f"/proc/{pid}/status").read_text()
     [line] = [line for line in status.splitlines() if line.startswith("NSpid:")]
     return int(line.split()[-1])

@@ -1,4 +1,4 @@
-"""Finds the programs that judge what is ours: on the path or beside Python; a missing one skips its test by name."""
+"""Finds the programs that check our files, on the path or beside Python; a missing one skips its test by name."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ FROM_WHERE = {
 
 
 def find_tool(name: str) -> str:
-    """Where a program is; skips the test when it is nowhere.
+    """Returns the path of a program; skips the test if it is not installed.
 
-    What was installed beside Python goes first: its versions are the ones that were tried.
+    Programs installed beside Python go first, since their versions are pinned.
     """
     path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if path is None:
@@ -43,7 +43,7 @@ def find_tool(name: str) -> str:
 
 
 def run_tool(name: str, *words: str | Path, stdin: Path | None = None, **environment: str) -> str:
-    """Runs a program and returns all it says; skips the test when it is not there, fails it when it complains."""
+    """Runs a program and returns its output; skips the test if it is missing, fails it on an error."""
     command = [find_tool(name), *map(str, words)]
     given = stdin.read_text() if stdin else None
     done = subprocess.run(

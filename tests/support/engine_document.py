@@ -1,4 +1,4 @@
-"""The OpenAPI document of the embedded engine, for tests: which call takes and gives what."""
+"""The OpenAPI document of the embedded engine, for tests."""
 
 from __future__ import annotations
 

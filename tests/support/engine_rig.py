@@ -1,4 +1,4 @@
-"""A whole worker with its real client against a scripted engine over loopback; it asserts nothing."""
+"""A whole worker with its real client against a scripted engine over loopback."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def item(number: int = 1, name: str = "echo", **fields: Any) -> dict[str, Any]:
-    """An activity as the engine hands it out."""
+    """Builds an activity as in a poll reply."""
     return {
         "activity_id": str(UUID(int=number)),
         "workflow_id": str(UUID(int=900)),
@@ -42,12 +42,12 @@ def item(number: int = 1, name: str = "echo", **fields: Any) -> dict[str, Any]:
 
 
 def brings(*items: Any, **fields: Any) -> Play:
-    """A poll reply."""
+    """Builds a poll reply."""
     return Play(200, {"activities": list(items), "count": len(items), **fields})
 
 
 class EngineRig:
-    """The worker and a keeper of its leases on the test's loop."""
+    """A worker, and the keeper of its leases, on the test's loop."""
 
     work: asyncio.Task[Stopped]
 
@@ -91,15 +91,15 @@ class EngineRig:
         return handler
 
     def told(self, verb: str) -> list[tuple[int, Any]]:
-        """The calls of a verb: the activity's number, and the body."""
+        """Returns the calls of a verb: the activity's number and the body."""
         return [(int(UUID(request.path.split("/")[-2])), request.json) for request in self.server.of(verb)]
 
     def codes(self) -> dict[int, str]:
-        """The codes of failures by the activity's number."""
+        """Returns the codes of failures by the activity's number."""
         return {number: body["error"]["code"] for number, body in self.told("fail")}
 
     def worker_ids(self) -> list[str]:
-        """Those of the polls."""
+        """The worker_ids of the polls."""
         return [json.loads(request.body)["worker_id"] for request in self.server.of("poll")]
 
 
@@ -107,7 +107,7 @@ class EngineRig:
 async def working(
     server: ScriptedEngine, *, handlers: Iterable[Any] = (), **settings: Any
 ) -> AsyncIterator[EngineRig]:
-    """A rig that works until the block ends, then gives everything back."""
+    """A rig that works until the block ends, then releases everything."""
     rig = EngineRig(server, handlers=handlers, **settings)
     loop = asyncio.get_running_loop()
     beating, work = loop.create_task(rig.keeper.run()), loop.create_task(rig.worker.run())

@@ -96,7 +96,7 @@ _TOKEN = _object({"grant_type": _STRING}, {"client_id": _STRING, "client_secret"
 
 
 class Operation(NamedTuple):
-    """One call: what it takes beyond its path, its good replies, and the statuses it may refuse with."""
+    """One call: its body and parameters, its successful replies, and its error statuses."""
 
     summary: str
     replies: Mapping[str, tuple[str, Schema]]

@@ -1,4 +1,4 @@
-"""A host's answer to `flowherd explain`, as the command reads it; it asserts nothing."""
+"""A host's reply to `flowherd explain`, as the command reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For tests of files: an engine on this loop, a network that cuts, handlers' contexts; it asserts nothing."""
+"""For tests of files: an engine on this loop, a network that resets connections, handlers' contexts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SOON = Backoff(base_s=0.001)
 
 
 class _Server(uvicorn.Server):
-    """Says when it serves, and leaves signals alone."""
+    """A server with an event for its start and without signal handlers."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -67,7 +67,7 @@ async def engine_here() -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def cutting(url: str, *cuts: int) -> AsyncIterator[str]:
-    """A way to `url` on which the first connections are reset after so many bytes of a request, each by one cut."""
+    """A proxy to `url` that resets the first connections, each after the number of request bytes in its cut."""
     waiting = list(cuts)
     target = urlsplit(url)
     pipes: set[asyncio.Task[None]] = set()
@@ -123,16 +123,16 @@ class Files:
         self.environment = RunEnvironment(files=self.access)
 
     def state(self, number: int = 1, **fields: Any) -> RunState:
-        """One attempt."""
+        """Returns the state of one attempt."""
         activity = make_activity("work", number=number, workflow_id=WORKFLOW, key="step", **fields)
         return RunState(activity, self.environment)
 
     def context(self, number: int = 1, **fields: Any) -> ActivityContext:
-        """What the handler of one attempt sees."""
+        """Returns the context that one attempt's handler gets."""
         return ActivityContext(self.state(number, **fields))
 
     def on_disk(self) -> list[Path]:
-        """All files there are."""
+        """Returns all files below `base`."""
         return [path for path in self.base.rglob("*") if not path.is_dir()]
 
 
@@ -140,7 +140,7 @@ class Files:
 async def files_at(
     url: str, base: Path, tokens: TokenSource | None = None, **options: Any
 ) -> AsyncIterator[Files]:
-    """`Files` that are closed at the end."""
+    """`Files` that are closed at the end of the block."""
     files = Files(url, base, tokens, **options)
     try:
         yield files

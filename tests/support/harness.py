@@ -1,4 +1,4 @@
-"""Real programs for system tests: an engine and a supervisor, started, watched and ended; it asserts nothing."""
+"""Real programs for system tests: an engine and a supervisor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Engine(EngineProgram):
-    """The engine that users' tests get, with its journal: the oracle of ours."""
+    """The engine of the public testkit, with access to its journal."""
 
     def __init__(self, *flags: str, **options: Any) -> None:
         super().__init__(*flags, **options)
@@ -37,7 +37,7 @@ class Engine(EngineProgram):
         self._journal: list[dict[str, Any]] = []
 
     def journal(self, wait_s: float = 0.0) -> list[dict[str, Any]]:
-        """Every claim and verdict so far; with `wait_s` it waits for at least one more."""
+        """Returns every claim and verdict so far; with `wait_s` waits for at least one more."""
         reply = self.http.get("/__test__/ledger", params={"after": self._seen, "wait_s": wait_s})
         fresh = reply.json()["entries"]
         self._journal += fresh
@@ -60,17 +60,17 @@ class Engine(EngineProgram):
             self.journal(wait_s=min(left_s, 5.0))
 
     def entries(self, event: str) -> list[dict[str, Any]]:
-        """The accepted entries of a kind so far."""
+        """Returns the accepted entries of a kind so far."""
         return [
             entry for entry in self.journal() if entry["event"] == event and entry["verdict"] not in REFUSED
         ]
 
     def claims_per_activity(self) -> Counter[str]:
-        """How often each activity was handed out."""
+        """Returns the number of claims of each activity."""
         return Counter(entry["activity_id"] for entry in self.entries("claim"))
 
     def completions_per_activity(self) -> Counter[str]:
-        """How often each activity's completion was accepted; a repeat of the same is no second one."""
+        """Returns the number of accepted completions of each activity, without repeats of the same."""
         return Counter(
             entry["activity_id"] for entry in self.entries("complete") if entry["attempt"] is not None
         )
@@ -80,7 +80,7 @@ REFUSED = frozenset({"gone", "conflict", "refused", "unknown", "not_found", "409
 
 
 class Host(SupervisorProgram):
-    """The supervisor that users' tests get, with the apps of ours, and a URL where another engine is meant."""
+    """The supervisor of the public testkit, with the apps of these tests; `url` overrides the engine's."""
 
     def __init__(self, folder: Path, app: str, *flags: str, url: str = "", **options: Any) -> None:
         self.folder = folder
@@ -93,16 +93,16 @@ class Host(SupervisorProgram):
         )
 
     def get(self, path: str) -> httpx.Response:
-        """One of the admin pages, through the unix socket."""
+        """Requests an admin page over the unix socket."""
         return self.ask("GET", path)
 
     def ready(self, processes: int) -> Host:
-        """Waits until so many workers are ready."""
+        """Waits until the given number of workers is ready."""
         self.wait_for_log("process_ready", processes + 1)
         return self
 
     def keeper(self) -> int:
-        """The keeper's pid."""
+        """Returns the keeper's pid."""
         return [line["pid"] for line in self.log("process_started") if line["process"] == "keeper"][-1]
 
 

@@ -1,4 +1,4 @@
-"""A keeper's token and the clients of several workers, against one scripted engine; it asserts nothing."""
+"""A keeper's token and the clients of several workers, against one scripted engine."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Herd:
         self.has_given_up.set()
 
     def issue(self, expires_in: float = 86_400.0) -> None:
-        """The token endpoint gives token-1, token-2, …"""
+        """Makes the token endpoint grant token-1, token-2, …"""
         self.server.script(
             "token",
             *(

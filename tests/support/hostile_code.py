@@ -1,4 +1,4 @@
-"""Seeded makers of what no handler should return or raise; they assert nothing and know no worker."""
+"""Seeded generators of values that no handler should return or raise."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ COUNTS = [0, 1, -1, 2**32 - 1, 2**32, 2**70, True, 1.5]
 
 
 class Code(Chance):
-    """What handlers return, raise and call things."""
+    """Generates return values, exceptions and names."""
 
     def output(self) -> Any:
-        """Anything a handler may return; often something JSON has no word for."""
+        """Returns any value that a handler may return, often one that JSON cannot represent."""
         kind = self.randrange(6)
         if kind == 0:
             return self.value()
@@ -34,7 +34,7 @@ class Code(Chance):
         return {f"k{number}": self.value() for number in range(self.randint(1, 4))} | {self.text(): 1}
 
     def value(self, depth: int = 3) -> Any:
-        """One value."""
+        """Returns one value."""
         if depth and self.random() < 0.4:
             inner = [self.value(depth - 1) for _ in range(self.randint(0, 3))]
             return self.choice([inner, tuple(inner), {self.text(): item for item in inner}, Row(inner, 1)])
@@ -87,7 +87,7 @@ class Code(Chance):
         return self.choice(odd)
 
     def exception(self) -> BaseException:
-        """Anything a handler may raise."""
+        """Returns any exception that a handler may raise."""
         text = self.text() * self.choice([1, 1, 1, 3000])
         made = self._one_exception(text)
         if self.random() < 0.2 and isinstance(made, Exception):
@@ -130,7 +130,7 @@ class Code(Chance):
         # fmt: on
 
     def usage(self) -> dict[str, Any]:
-        """Arguments of `ctx.record_usage`."""
+        """Returns arguments for `ctx.record_usage`."""
         arguments = {
             "provider": self.text(),
             "model": "m",
@@ -146,7 +146,7 @@ class Code(Chance):
         return arguments | {name: odd[name]}
 
     def file_name(self) -> str:
-        """A file's name, of which many lead elsewhere."""
+        """Returns a file name, often one that points outside the folder."""
         parts = ["a", "..", ".", "sub", "a.txt", "-", "_", "CON", "%2e%2e", "~", self.text(3), "x" * 300]
         climb = [
             self.choice(["a", "sub", "_"]),
@@ -168,7 +168,7 @@ Row = namedtuple("Row", "a b")  # noqa: PYI024  # users return them
 
 
 class Text(str):
-    """A str that lies about itself."""
+    """A str subclass whose methods return wrong values."""
 
     __slots__ = ()
 
@@ -177,21 +177,21 @@ class Text(str):
 
 
 class Whole(int):
-    """An int of more than 64 bits."""
+    """An int subclass with more than 64 bits."""
 
 
 class Fraction(float):
-    """A float of a class of its own."""
+    """A float subclass."""
 
 
 class Model(BaseModel):
-    """A model; may be filled without being validated."""
+    """A model, also built without validation."""
 
     x: int
 
 
 class Unsayable(Exception):
-    """An exception without words."""
+    """An exception whose `str` fails."""
 
     def __str__(self) -> str:
         raise RuntimeError("no words")
@@ -200,7 +200,7 @@ class Unsayable(Exception):
 
 
 class Hostile:
-    """Breaks whoever looks at it."""
+    """Raises from every special method."""
 
     def __bool__(self) -> bool:
         raise RuntimeError("neither")

@@ -1,4 +1,4 @@
-"""Seeded makers of replies that no engine should send; they assert nothing and know no worker."""
+"""Seeded generators of replies that no engine should send."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PIECES = [
     "1e999",
 ]
 NUMBERS = [0, -1, 2**53 + 1, 2**63, -(2**63) - 1, 2**64, 10**40, 1e308, 5e-324, -0.0]
-# Written as they are, without `json.dumps`: what no JSON library of ours would write.
+# Sent without `json.dumps`, since no JSON library would write them.
 RAW_VALUES = [
     b"1e999",
     b"-1e999",
@@ -122,15 +122,15 @@ class Chance(random.Random):
     """A seeded source of hostile text and JSON."""
 
     def text(self, most: int = 6) -> str:
-        """Any text a Python string can hold."""
+        """Returns any text that a Python string can hold."""
         return "".join(self.choices(PIECES, k=self.randint(0, most))) * self.choice([1, 1, 1, 1, 50])
 
     def tame_text(self) -> str:
-        """Text that JSON and the engine can hold."""
+        """Returns text that JSON and the engine can hold."""
         return self.text().encode("utf-8", "ignore").decode().replace("\0", "")
 
     def json(self, depth: int = 3) -> Any:
-        """Any JSON value, well formed."""
+        """Returns any well-formed JSON value."""
         kind = self.randrange(8 if depth else 5)
         if kind >= 6:
             return {self.tame_text(): self.json(depth - 1) for _ in range(self.randint(0, 3))}
@@ -142,7 +142,7 @@ class Chance(random.Random):
 
 
 def an_item(number: int) -> bytes:
-    """A good item of a poll reply."""
+    """Returns a valid item of a poll reply."""
     item = {
         "activity_id": str(UUID(int=number)),
         "workflow_id": str(UUID(int=900)),
@@ -157,10 +157,10 @@ def an_item(number: int) -> bytes:
 
 
 class Replies(Chance):
-    """Replies to polls and reports."""
+    """Generates replies to polls and reports."""
 
     def bad_item(self) -> bytes:
-        """One element of a poll reply that is no activity, or an odd one."""
+        """Returns an element of a poll reply that is not an activity, or an odd one."""
         odd = json.loads(an_item(0)) | {
             "activity_id": f"odd-{self.getrandbits(60):x}",
             "activity_name": "odd",
@@ -174,7 +174,7 @@ class Replies(Chance):
             case 2:
                 return whole[:-1] + b',"%b":%b}' % (self.choice(FIELDS).encode(), self.choice(RAW_VALUES))
             case 3:
-                return whole[:-1] + b"," + whole[1:]  # every key twice
+                return whole[:-1] + b"," + whole[1:]  # with every key twice
         if self.random() < 0.3:
             odd["activity_id"] = self.choice(IDS)
         for name in self.sample(FIELDS[:-2], self.randint(1, 4)):
@@ -184,14 +184,14 @@ class Replies(Chance):
         return json.dumps(odd).encode()
 
     def batch(self, good: list[bytes]) -> bytes:
-        """A poll reply with all of `good` and one to three bad items between them."""
+        """Returns a poll reply with all of `good` and one to three bad items between them."""
         items = [*good, *(self.bad_item() for _ in range(self.randint(1, 3)))]
         self.shuffle(items)
         tail = self.choice([b"", b',"count":-1', b',"count":"x"', b',"next":{"a":[]}'])
         return b'{"activities":[%b]%b}' % (self.choice([b",", b" ,\n "]).join(items), tail)
 
     def garbage(self) -> bytes:
-        """A body that is no poll reply."""
+        """Returns a body that is not a poll reply."""
         whole = self.batch([])
         cut = self.randrange(len(whole))
         makers = [
@@ -207,7 +207,7 @@ class Replies(Chance):
         return self.choice(makers)()
 
     def error(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of a reply that is no success, or only looks like one."""
+        """Returns status, headers and body of a reply that is not a success, or only looks like one."""
         headers = {"retry-after": self.choice(WISHES), "location": self.text()}
         return self.choice(STATUSES), headers, self._error_body()
 

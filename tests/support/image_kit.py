@@ -1,4 +1,4 @@
-"""Carries out a Dockerfile's steps in folders, as `docker build` does for the instructions of ours; it runs nothing."""
+"""Executes a Dockerfile's steps in folders, as `docker build` does, for the instructions that ours uses."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from deploy_kit import find_tool
 STEP_CEILING_S = 500  # installing from a registry
 SAID_BY_DOCKER = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
-LENT = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs")  # as long as a RUN lasts, and then gone
-# $1 is the root, $2 the folder in it, $3 what is lent, and then the command.
+LENT = ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs")  # mounted only during a RUN
+# $1 is the root, $2 the folder in it, $3 the files mounted for it, then the command.
 RUN = """
 root=$1 folder=$2 lent=$3; shift 3
 for path in $lent; do mount --bind "$path" "$root$path"; done
@@ -28,7 +28,7 @@ exec unshare --pid --fork --mount-proc --kill-child --root="$root" --wd="$folder
 
 @dataclass(frozen=True)
 class Image:
-    """A root and what Docker notes beside it."""
+    """A root with its image configuration."""
 
     root: Path
     environment: dict[str, str] = field(default_factory=lambda: dict(SAID_BY_DOCKER))
@@ -41,25 +41,25 @@ class Image:
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
-    """A Dockerfile's instructions with their arguments, in order; continued lines are joined, comments left out."""
+    """Yields a Dockerfile's instructions with their arguments; joins continued lines, omits comments."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [(line.split()[0], line.partition(" ")[2].strip()) for line in joined.splitlines()]
 
 
 class Build:
-    """One build: the stages so far, and how to go on from each instruction to the next.
+    """One build with the stages so far.
 
     Args:
         context: the folder that COPY copies from.
-        bases: the root that stands in for each image that FROM names.
-        folder: where the stages' roots are made.
-        arguments: what `--build-arg` would give.
+        bases: the root to use for each image that FROM names.
+        folder: the folder for the stages' roots.
+        arguments: values as of `--build-arg`.
 
     Raises:
-        KeyError: FROM names something that nothing stands in for.
-        ValueError: an instruction that is not known here.
-        CalledProcessError: a step failed; what it said went to standard output.
+        KeyError: FROM names an image that is not in `bases`.
+        ValueError: an instruction is not supported here.
+        CalledProcessError: a step failed; its output went to standard output.
 
     """
 
@@ -72,7 +72,7 @@ class Build:
         self.declared: dict[str, str] = {}  # of this stage
 
     def carry_out(self, text: str) -> Image:
-        """All steps in order; the image is the last stage."""
+        """Executes all steps in order and returns the last stage."""
         image: Image | None = None
         for name, rest in instructions(text):
             if name == "ARG":
@@ -118,15 +118,18 @@ class Build:
             case "ENTRYPOINT" | "CMD":
                 noted[name.lower()] = tuple(json.loads(rest))
             case "EXPOSE":
-                pass  # a note to people
+                pass  # documentation only
             case _:
                 raise ValueError(f"{name} is not known here")
         return replace(image, **noted)
 
     def _copy(self, image: Image, rest: str) -> None:
-        """Folders give what is in them; files go into a folder that ends in a slash or is one."""
+        """Copies the contents of folders; copies files into a folder if the target is one or ends in a slash."""
         *sources, to = rest.split()
-        source_root, ignored = self.context, shutil.ignore_patterns("__pycache__")  # as the ignore file says
+        source_root, ignored = (
+            self.context,
+            shutil.ignore_patterns("__pycache__"),
+        )  # excluded by the ignore file
         if sources[0].startswith("--from="):
             source_root, ignored = self.stages[sources.pop(0).partition("=")[2]].root, None
         target = _inside(image, to)
@@ -149,14 +152,14 @@ def run_step(image: Image, words: list[str], extra: dict[str, str]) -> None:
 
 
 def debian_with_python(folder: Path) -> Image:
-    """A root with Debian's Python, made from the packages that this machine's apt is set up for."""
+    """Builds a root with Debian's Python from the packages of this machine's apt sources."""
     maker = find_tool("mmdebstrap")
     line = f"$(ORIGIN) deb [signed-by={KEYS}] $(REPO_URI) $(RELEASE) $(COMPONENT)"
     said = _output(find_tool("apt-get"), "indextargets", "--format", line, "Created-By: Packages")
     sources = [line.partition(" ")[2] for line in said.splitlines() if line.startswith("Debian ")]
     proxies = _output("apt-config", "dump", "Acquire::http::Proxy", "Acquire::https::Proxy").splitlines()
     flags = ["--quiet", "--variant=minbase", "--include=python3-venv,python-is-python3,ca-certificates"]
-    flags += ["--dpkgopt=force-unsafe-io"]  # it lives for minutes: nothing has to survive a power cut
+    flags += ["--dpkgopt=force-unsafe-io"]  # lives for minutes, so it need not survive a power cut
     flags += [f"--aptopt={line.rstrip(';')}" for line in proxies]
     command = [find_tool("unshare"), "--mount", maker, *flags, "", str(folder), "-"]
     subprocess.run(command, input="\n".join(sources), text=True, check=True, timeout=STEP_CEILING_S)
@@ -164,7 +167,7 @@ def debian_with_python(folder: Path) -> Image:
 
 
 def expand(text: str, values: dict[str, str]) -> str:
-    """`$NAME` and `${NAME}`; what is not set is nothing."""
+    """Expands `$NAME` and `${NAME}`; unset names become ""."""
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: values.get(found[1] or found[2], ""), text)
 
 
@@ -173,7 +176,7 @@ def _inside(image: Image, path: str) -> Path:
 
 
 def _package_settings() -> dict[str, str]:
-    """What pip is told on this machine, by file or variable, as variables; and proxies."""
+    """Returns this machine's pip settings, from file or variables, and its proxies as variables."""
     found: dict[str, str] = {}
     for line in _output(sys.executable, "-m", "pip", "config", "list").splitlines():
         key, _, value = line.partition("=")

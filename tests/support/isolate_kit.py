@@ -1,7 +1,7 @@
 """Isolates for tests: a program that forks them as the supervisor does, and a runner that uses it.
 
-pytest has threads, and whoever forks must have none: so the forker is a process of its own. Run it as a program
-with the numbers of its end of a socket and of the ledger's memory, the app and the app's folder; links to workers come
+pytest has threads, which a forking process must not have, so the forker is a separate process. Its arguments are the
+descriptors of its end of a socket and of the ledger's memory, the app and the app's folder; links to workers arrive
 through the socket.
 """
 
@@ -67,7 +67,7 @@ _MEMORY_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Fork:
-    """A forker that runs: the way to it, the memory that its isolates share with these tests, and its log."""
+    """A running forker: its socket, the memory that its isolates share with these tests, and its log."""
 
     control: socket.socket
     ledger: Ledger
@@ -75,7 +75,7 @@ class Fork:
 
 
 class ForkLog:
-    """The stderr of the forker and its isolates: each line is a record of this process's logging, too."""
+    """The stderr of the forker and its isolates; each line becomes a log record in this process."""
 
     def __init__(self) -> None:
         self.fd, self._writer = os.pipe()
@@ -107,13 +107,13 @@ class ForkLog:
         name, event = fields.pop("logger", "structlog"), fields.pop("event")
         level = logging.getLevelName(fields.pop("level").upper())
         for ours, theirs in (("process", "worker_process"), ("name", "activity_name")):
-            fields[theirs] = fields.pop(ours, None)  # a record has other ones of these names
+            fields[theirs] = fields.pop(ours, None)  # names that a record already uses
         logger = logging.getLogger(name)
         if logger.isEnabledFor(level):
             logger.handle(logger.makeRecord(name, level, "", 0, event, (), None, extra=fields))
 
     def catch_up(self) -> None:
-        """Returns when all that was logged until now is logged here."""
+        """Waits until everything logged so far has arrived here."""
         with self._read:
             self._marks += 1
             os.write(self._writer, f"mark {self._marks}\n".encode())
@@ -150,7 +150,7 @@ class Family:
 
 
 class Forker:
-    """The supervisor's part, for any number of workers: makes, kills and reaps."""
+    """Plays the supervisor for any number of workers: forks, kills and reaps."""
 
     def __init__(self, control: socket.socket, ledger: Ledger, app: LoadedApp, app_dir: str) -> None:
         self.control = control
@@ -216,7 +216,7 @@ class Forker:
                 code = isolate.main(self.setup(family), *fds)
             finally:
                 os._exit(code)
-        with contextlib.suppress(OSError):  # it may have done so itself
+        with contextlib.suppress(OSError):  # the isolate may have done so itself
             os.setpgid(pid, pid)
         for fd in fds:
             os.close(fd)
@@ -233,7 +233,7 @@ class Forker:
         )
 
     def end(self, family: Family) -> None:
-        """The worker has gone: its isolates have seen that themselves, or are killed now."""
+        """Ends a worker's isolates: those that have not ended by themselves are killed."""
         for pid in family.keys:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -295,15 +295,15 @@ class Workplace:
         return outcome
 
     async def until(self, look: Any) -> None:
-        """Waits until something is true that an isolate or the forker brings about."""
+        """Waits for a condition that an isolate or the forker makes true."""
         async with asyncio.timeout(CEILING_S):
-            while not look():  # noqa: ASYNC110 - it happens in another process
-                await asyncio.sleep(0.005)  # between looks; the ceiling above bounds them
+            while not look():  # noqa: ASYNC110 - another process changes it
+                await asyncio.sleep(0.005)  # interval between checks, bounded by the ceiling above
 
 
 @contextlib.contextmanager
 def running_forker(app: str = APP, folder: Path = FOLDER) -> Iterator[Fork]:
-    """A forker in a process of its own; ends with the block, and all isolates before it."""
+    """A forker in a separate process; at the end of the block its isolates end first."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     memory = os.memfd_create("ledger")
     os.ftruncate(memory, _MEMORY_BYTES)
@@ -337,9 +337,9 @@ async def workplace(
     folder: Path = FOLDER,
     **settings: Any,
 ) -> AsyncIterator[Workplace]:
-    """A runner whose isolates are real; all of them end with the block.
+    """A runner with real isolates, which end with the block.
 
-    `url` and `client_id` are settings of the isolates alone: the runner itself has no engine.
+    `url` and `client_id` are settings of the isolates only: the runner itself has no engine.
     """
     rules = {n: settings.pop(n) for n in ("max_tasks", "secrets", "token_refused") if n in settings}
     own = {
@@ -364,7 +364,7 @@ async def workplace(
 
 
 def named(*args: Any, **kwargs: Any) -> logging.LogRecord:
-    """A record whose line says which logger it is of."""
+    """Formats a record with the name of its logger."""
     record = logging.LogRecord(*args, **kwargs)
     record.logger = record.name
     return record
@@ -373,7 +373,7 @@ def named(*args: Any, **kwargs: Any) -> logging.LogRecord:
 def main() -> None:
     number, memory, app, folder = sys.argv[1:]
     logs.setup("debug", "json")
-    logs.MAX_LINE_BYTES = 1 << 20  # tests compare whole records
+    logs.MAX_LINE_BYTES = 1 << 20  # since tests compare whole records
     logging.setLogRecordFactory(named)
     ledger = ledger_in(int(memory))
     Forker(socket.socket(fileno=int(number)), ledger, load_app(app, folder), folder).serve()

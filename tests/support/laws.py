@@ -1,4 +1,4 @@
-"""The laws of the house as functions over one source file each; `test_laws.py` applies them to all files."""
+"""The project's laws as functions over one source file each; `test_laws.py` applies them to all files."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ CLIENTS = (*PROGRAMS, "cli/", "keeper/")
 FORKERS = ("processes/process_table.py", "processes/zygote.py")
 WATCHED = (
     "background.py",
-    "client/fake_engine.py",  # tells its caller
-    "transport/dialing.py",  # asks each of its attempts how it has ended
-    "isolates/inside/main.py",  # as the next three: run or awaited where it is made
+    "client/fake_engine.py",  # reports to its caller
+    "transport/dialing.py",  # checks the result of each of its attempts
+    "isolates/inside/main.py",  # this and the next three: run or awaited where it is created
     "event_loop.py",
     "process/rehearsal.py",
     "worker/poller.py",
-    "execution/lifespan.py",  # says how it ended
-    "execution/in_thread.py",  # a thread that survives what it runs
-    "execution/on_loop.py",  # tells the run of each handler
+    "execution/lifespan.py",  # reports how it ended
+    "execution/in_thread.py",  # its thread survives the work it runs
+    "execution/on_loop.py",  # reports each handler's end to its run
 )
 PURE = (
     SUPERVISOR + "core/",
@@ -68,7 +68,7 @@ LOOP = (
 
 @dataclass(frozen=True)
 class Source:
-    """One Python file, by its path from the top of the repository."""
+    """A Python file, by its path from the top of the repository."""
 
     path: str
     text: str
@@ -79,7 +79,7 @@ class Source:
 
     @cached_property
     def names(self) -> dict[str, int]:
-        """Every imported or used dotted name with its first line: `import os` and `os.fork` both count."""
+        """Maps every imported or used dotted name to its first line: `import os` and `os.fork` both count."""
         found: dict[str, int] = {}
         local: dict[str, str] = {}
         for node in ast.walk(self.tree):
@@ -100,14 +100,14 @@ class Source:
         return found
 
     def within(self, root: str, *parts: str) -> bool:
-        """Whether the file is one of these files or in one of these folders of a source root."""
+        """True if the file is one of these files or in one of these folders of a source root."""
         inside = self.path.removeprefix(root)
         return self.path.startswith(root) and any(
             inside.startswith(part) if part.endswith("/") else inside == part for part in parts or ("",)
         )
 
     def using(self, *forbidden: str) -> Iterator[str]:
-        """A complaint for each forbidden name, or anything below it."""
+        """Yields a complaint for each use of a forbidden name, or of a name below it."""
         for name, line in self.names.items():
             if any(name == one or name.startswith(one + ".") for one in forbidden):
                 yield f"{self.path}:{line}: {name}"
@@ -131,7 +131,7 @@ def the_worker_knows_no_supervisor(source: Source) -> Iterator[str]:
 
 
 def the_engine_is_a_package_of_its_own(source: Source) -> Iterator[str]:
-    """Law 1: it knows nothing of flowherd; its command and the testkit alone import it."""
+    """Law 1: it imports nothing of flowherd; only its command and the testkit import it."""
     if source.path.startswith(ENGINE):
         yield from source.using("flowherd", "flowherd_supervisor")
     elif not source.within(SUPERVISOR, "cli/main.py", "testkit/"):
@@ -139,7 +139,7 @@ def the_engine_is_a_package_of_its_own(source: Source) -> Iterator[str]:
 
 
 def is_pure(path: str) -> bool:
-    """Whether a file decides and does nothing."""
+    """True if a file must be pure."""
     return path.startswith(PURE)
 
 
@@ -221,10 +221,10 @@ def one_file_forks_and_reaps(source: Source) -> Iterator[str]:
 
 
 def few_files_kill(source: Source) -> Iterator[str]:
-    """Law 3: whoever reaps, the keeper in its last minute, a crash point and an isolate, which strike themselves,
-    and users' tests.
+    """Law 3: allowed to those that reap, the orphaned keeper, a crash point and an isolate, which kill themselves, and
+    the testkit.
 
-    `cli/watch_files.py` is a program of its own, and what it sends is no death: HUP.
+    `cli/watch_files.py` is a separate program and sends only HUP.
     """
     if source.within(WORKER, "crashpoints.py", "isolates/inside/worker_connection.py"):
         return
@@ -236,10 +236,10 @@ def few_files_kill(source: Source) -> Iterator[str]:
 
 
 def few_files_touch_signals(source: Source) -> Iterator[str]:
-    """Law 3; the engine and the demo are programs of their own, not parts of the tree; isolates take SIGTERM.
+    """Law 3; the engine and the demo are separate programs, not part of the process tree; isolates handle SIGTERM.
 
-    Isolates put back what their activities have changed, and an orphaned keeper has a timer end it, which no exception
-    can stop.
+    Isolates restore handlers that their activities have changed, and an orphaned keeper sets a timer that ends it
+    whatever exceptions occur.
     """
     if source.within(SUPERVISOR, "shell/signal_pipe.py", "keeper/orphans.py", *PROGRAMS) or source.within(
         WORKER,
@@ -261,7 +261,7 @@ def few_files_touch_signals(source: Source) -> Iterator[str]:
 
 
 def http_stays_at_the_edge(source: Source) -> Iterator[str]:
-    """Law 3: nothing but these files speaks HTTP, and examples."""
+    """Law 3: only these files and the examples use HTTP."""
     if source.path.startswith(EXAMPLES) or source.within(
         WORKER,
         "client/kruxia.py",
@@ -277,7 +277,7 @@ def http_stays_at_the_edge(source: Source) -> Iterator[str]:
 
 
 def the_supervisor_has_no_loop_thread_or_client(source: Source) -> Iterator[str]:
-    """Law 4: whoever forks must have no thread, and whoever has a loop gets threads."""
+    """Law 4: a process that forks must have no threads, and event loops start threads."""
     if not source.within(SUPERVISOR, *LOOP):
         return
     yield from source.using(
@@ -294,7 +294,7 @@ def nothing_sleeps_deaf(source: Source) -> Iterator[str]:
 
 
 def nothing_ends_unseen(source: Source) -> Iterator[str]:
-    """N1: who starts a task or a thread elsewhere awaits it at once, or says itself how it has ended."""
+    """N1: code elsewhere that starts a task or a thread awaits it at once or reports how it ended."""
     if source.within(WORKER, *WATCHED) or source.within(SUPERVISOR, *PROGRAMS, "keeper/event_stream.py"):
         return
     if source.within(ENGINE, "serve.py"):
@@ -307,7 +307,7 @@ def nothing_ends_unseen(source: Source) -> Iterator[str]:
 
 
 def nothing_is_pickled_or_shared(source: Source) -> Iterator[str]:
-    """Law 7, fault C24; the one file with record locks only tries them, and the kernel frees them with the process."""
+    """Law 7, fault C24; the only file with record locks never waits for one, and the kernel frees them at exit."""
     yield from source.using(
         "pickle", "marshal", "shelve", "dill", "cloudpickle", "multiprocessing",
         "concurrent.futures.ProcessPoolExecutor", "concurrent.futures.process",
@@ -355,7 +355,7 @@ def files_and_functions_are_short(source: Source) -> Iterator[str]:
 
 
 def modules_say_what_they_are(source: Source) -> Iterator[str]:
-    """Style: one sentence, which also says what the module must not do."""
+    """Style: every module has a docstring."""
     if source.text.strip() and not ast.get_docstring(source.tree):
         yield f"{source.path}: no docstring"
 
@@ -364,7 +364,7 @@ _QUESTION = re.compile(r"(?:What|Whether|Who|One|Where|How)\b")
 
 
 def docstrings_say_what_things_are(source: Source) -> Iterator[str]:
-    """Style: "True when ...", "Seconds until ...", "The process that ..."; a question says neither."""
+    """Style: a docstring begins with what a thing is or does, never with a question word."""
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node) or ""

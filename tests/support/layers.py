@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from laws import Source
 
-# Folders, the lowest first. Modules beside them lie below all of them; those named in TOP above.
+# Folders, the lowest first. Modules beside them are below all of them, those in TOP above.
 LAYERS = {
     "flowherd": (
         "settings", "sdk", "ledger", "link", "transport", "client", "stock_sdk", "telemetry", "files", "execution",
@@ -25,12 +25,12 @@ TOP = {"__init__", "__main__", "testing", "pytest_plugin", "reference"}
 
 
 def module_of(path: str) -> str:
-    """The module that a file of a source root is."""
+    """Returns the module name of a file in a source root."""
     return path.split("/", 1)[1].removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def imported(source: Source, modules: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """The modules of ours that a file imports when it runs, each with its line; those for types alone are not."""
+    """Yields our modules that a file imports at run time, each with its line, without those for types only."""
     for_types = {
         id(node)
         for block in ast.walk(source.tree)
@@ -50,7 +50,7 @@ def imported(source: Source, modules: Iterable[str]) -> Iterator[tuple[str, int]
 
 
 def height_of(module: str) -> int | None:
-    """The layer of a module, None for one of others; 0 lies lowest."""
+    """Returns the layer of a module, 0 for the lowest, None for foreign modules."""
     package, _, rest = module.partition(".")
     if package not in LAYERS:
         return None
@@ -71,12 +71,12 @@ def imports_lie_below(source: Source) -> Iterator[str]:
 
 
 def same_package(one: str, other: str) -> bool:
-    """True for two modules of one package."""
+    """True if two modules belong to one package."""
     return one.partition(".")[0] == other.partition(".")[0]
 
 
 def circles(sources: Iterable[Source]) -> list[list[str]]:
-    """Modules that import each other when they run, as lists from each of them back to itself."""
+    """Returns cycles of run-time imports as lists that begin and end with the same module."""
     by_module = {module_of(source.path): source for source in sources}
     below: Mapping[str, set[str]] = {
         module: {

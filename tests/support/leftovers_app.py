@@ -1,4 +1,4 @@
-"""Activities that leave something behind in their isolate, and one that looks what it finds there."""
+"""Activities that leave something behind in their isolate, and one that reports what it finds there."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ customer = contextvars.ContextVar("customer", default="nobody")
 
 
 def chatter(pause_s: float = 0.0002) -> None:
-    """Prints about 5,000 lines a second for ever, whatever becomes of stdout."""
+    """Prints about 5,000 lines a second without end, even if stdout is replaced."""
     while True:
         print("leftover")
         time.sleep(pause_s)
@@ -51,7 +51,7 @@ def thread_that_computes() -> None:
 
 
 def unlisted_thread_that_prints() -> None:
-    """`threading` does not know it."""
+    """Starts a thread that `threading` does not list."""
     has_begun = threading.Event()
 
     def begin() -> None:
@@ -72,7 +72,7 @@ def program_that_prints() -> None:
 
 
 def program_in_the_background() -> None:
-    """Its shell ends at once, and what that has started is nobody's child here."""
+    """Starts a program through a shell that ends at once, so that the program is not a child of this process."""
     subprocess.run(["sh", "-c", "while :; do echo leftover; sleep 0.02; done &"], check=True)
 
 
@@ -159,7 +159,7 @@ def context_variable() -> None:
 
 
 def event_loop_closed() -> None:
-    """As programs of old do, where the loop is not their own."""
+    """Closes the event loop, as old programs do, although it is not theirs."""
     loop = asyncio.get_event_loop()
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
@@ -170,7 +170,7 @@ def event_loop_taken_away() -> None:
 
 
 def task_factory() -> None:
-    """No task can be made any more."""
+    """Installs a task factory that fails."""
     asyncio.get_event_loop().set_task_factory(lambda _loop, coro, **_: coro.close())
 
 
@@ -179,7 +179,7 @@ def recursion_limit() -> None:
 
 
 def user() -> None:
-    """For good, as a program does that needs no privileges any more."""
+    """Changes the user permanently, as a program does to drop privileges."""
     if not os.getuid():
         os.setresuid(65534, 65534, 65534)
 
@@ -189,7 +189,7 @@ def priority() -> None:
 
 
 def watchdog() -> None:
-    """A thread that runs no Python, and ends the process."""
+    """Starts a thread without Python code that ends the process."""
     faulthandler.dump_traceback_later(0.15, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
 
 
@@ -231,7 +231,7 @@ async def leave_a_task() -> dict[str, int]:
 
 @isolated
 async def use_threads() -> dict[str, int]:
-    """What leaves threads at rest, as many libraries do, and a task that is about to end."""
+    """Leaves idle threads, as many libraries do, and a task that is about to end."""
     kept.append(asyncio.create_task(asyncio.sleep(60)))
     kept[-1].cancel()
     await asyncio.get_running_loop().run_in_executor(None, time.sleep, 0)
@@ -241,7 +241,7 @@ async def use_threads() -> dict[str, int]:
 
 @isolated
 def look(seconds: float) -> dict[str, Any]:
-    """What an activity finds, after so long, of which it computes a fourth."""
+    """Returns what an activity finds after a while, a fourth of which it computes."""
     until = time.process_time() + seconds / 4
     while time.process_time() < until:
         pass

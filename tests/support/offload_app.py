@@ -1,4 +1,4 @@
-"""Handlers that say where they run: each way to choose that by decorator, ours and the stock SDK's."""
+"""Handlers that return where they run: each way to choose that by decorator, ours and the stock SDK's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ registry = Registry()
 
 
 def place() -> dict[str, Any]:
-    """The process, the thread, and whether a loop runs in it."""
+    """Returns process, thread, and True if a loop runs in it."""
     try:
         loop = id(asyncio.get_running_loop())
     except RuntimeError:
@@ -26,13 +26,13 @@ def place() -> dict[str, Any]:
 
 
 async def an_async_def() -> dict[str, Any]:
-    """Says where it runs, after a wait that needs the loop it runs on."""
+    """Returns where it runs, after a wait on its loop."""
     await asyncio.sleep(0)
     return place()
 
 
 def a_def() -> dict[str, Any]:
-    """Says where it runs."""
+    """Returns where it runs."""
     return place()
 
 
@@ -51,7 +51,7 @@ for name, handler, options in (
 
 @stock_activity(name="stock")
 async def stock(params: dict[str, Any], ctx: StockContext) -> StockResult:
-    """As the stock SDK calls it."""
+    """Returns where it runs, as a handler of the stock SDK."""
     await asyncio.sleep(0)
     return StockResult.value("place", place())
 

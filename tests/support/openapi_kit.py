@@ -1,6 +1,6 @@
-"""Compares replies with an OpenAPI document: the part of JSON Schema that such documents use; it asserts nothing.
+"""Compares replies with an OpenAPI document, with the part of JSON Schema that such documents use.
 
-A keyword it does not know is an error, so that nothing is taken for checked that is not.
+An unknown keyword is an error, so that nothing counts as checked that is not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-Finding = tuple[str, str]  # where in the body, and what differs from the document
+Finding = tuple[str, str]  # place in the body, and difference from the document
 
 WORDS = {"description", "example", "default", "title", "nullable"}
 CHECKED = {"$ref", "allOf", "oneOf", "type", "enum", "format", "minimum"}
@@ -42,7 +42,7 @@ class Document:
         self._document = document
 
     def findings(self, method: str, path: str, status: int, body: Any) -> list[Finding]:
-        """How a reply differs from what the document says about its route; `path` is its template."""
+        """Returns the differences between a reply and the document's route; `path` is its template."""
         operation = self._document["paths"].get(path, {}).get(method.lower())
         if operation is None:
             return [("", "the route is not documented")]
@@ -108,7 +108,7 @@ def _of_atoms(schema: dict[str, Any], value: Any, at: str) -> Iterator[Finding]:
     check = FORMATS.get(schema.get("format", ""))
     if check is not None and isinstance(value, str):
         try:
-            check(re.sub(r"\.(\d{6})\d+", r".\1", value))  # Python knows microseconds
+            check(re.sub(r"\.(\d{6})\d+", r".\1", value))  # Python has microseconds
         except ValueError:
             yield at, f"no {schema['format']}"
 

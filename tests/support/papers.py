@@ -1,4 +1,4 @@
-"""The papers that code and tests cite: what each of them has under which id, and which citations lead nowhere."""
+"""The papers that code and tests cite: their sections and ids, and citations without a target."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ROW = re.compile(r"^\| ([A-Z]\d+) \|.*\| (.*) \|$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Citation:
-    """One reference of a file: a section, fact, rule, decision or id of a paper; "" where it names none."""
+    """A reference to a section, fact, rule, decision or id of a paper; "" if it names none."""
 
     path: str
     paper: str
@@ -41,19 +41,19 @@ class Citation:
 
 @dataclass(frozen=True)
 class Papers:
-    """Both papers as text; a citation is resolved by what they really hold."""
+    """The text of both papers, by which citations are resolved."""
 
     protocol: str
     faults: str
 
     def missing(self, citations: Iterable[Citation]) -> Iterator[str]:
-        """A complaint for each citation that names nothing, or something that is not there."""
+        """Yields a complaint for each citation without a target."""
         for citation in citations:
             if not self.has(citation.paper, citation.word):
                 yield f"{citation.path}: {citation.paper}.md has no {citation.word or 'place that is named'}"
 
     def has(self, paper: str, word: str) -> bool:
-        """True when the paper has the section, fact, rule, decision or id."""
+        """True if the paper has the section, fact, rule, decision or id."""
         text = self.protocol if paper == "protocol" else self.faults
         if word.startswith("§"):
             number, _, letter = word[1:].partition(" ")
@@ -69,23 +69,23 @@ class Papers:
 
 
 def citations(path: str, text: str) -> Iterator[Citation]:
-    """All that names a paper: `protocol.md §6.4 and fact 8`, `faults.md C3-C5`; pages may speak of a whole paper."""
+    """Yields references with a paper: `protocol.md §6.4 and fact 8`, `faults.md C3-C5`; pages may cite whole papers."""
     for found in _CITATION.finditer(_flat(text)):
         for word in _words(found[2] or "") or ([] if path.endswith(".md") else [""]):
             yield Citation(path, found[1], word)
 
 
 def sections(path: str, text: str) -> Iterator[Citation]:
-    """Sections without a paper are the protocol's, unless they stand behind an RFC or another paper."""
+    """Yields sections without a paper, which are the protocol's, unless they follow an RFC or another paper."""
     for found in _BARE_SECTION.finditer(_CITATION.sub("", _flat(text))):
         yield Citation(path, "protocol", found[1])
 
 
 def ids(path: str, text: str) -> Iterator[Citation]:
-    """Ids of faults, of the contract's rows and of rules, without the name of a paper.
+    """Yields ids of faults, of the contract's rows and of rules, without the name of a paper.
 
-    As far as a pattern can tell: ids behind the word "faults", at the beginning of a docstring, alone in brackets, and
-    in the names of tests. Others may be anything: a register, a model of a processor.
+    They are recognised after the word "faults", at the start of a docstring, alone in brackets, and in the names of
+    tests. Elsewhere such a word may be anything, such as a register or a model of a processor.
     """
     flat = _CITATION.sub("", _flat(text))
     lists = [match[1] for pattern in (_FAULTS, _IN_BRACKETS) for match in pattern.finditer(flat)]
@@ -100,13 +100,13 @@ def ids(path: str, text: str) -> Iterator[Citation]:
 
 
 def nothing_else_is_cited(path: str, text: str) -> Iterator[str]:
-    """A complaint for each paper that is not in the repository."""
+    """Yields a complaint for each cited paper that is not in the repository."""
     for found in _GONE.finditer(text):
         yield f"{path}: {found[0]} is not in the repository"
 
 
 def rows_are_shown(papers: Papers, tests: Mapping[str, set[str]]) -> Iterator[str]:
-    """Each row of the faults names a test that exists, or says why there is none."""
+    """Yields a complaint for each row of the faults without an existing test or a reason for having none."""
     catalogue = _section(papers.faults, "1")
     for row, shown in _ROW.findall(catalogue):
         named = _TEST.findall(shown)
@@ -118,14 +118,14 @@ def rows_are_shown(papers: Papers, tests: Mapping[str, set[str]]) -> Iterator[st
 
 
 def rows_are_unique(papers: Papers) -> Iterator[str]:
-    """An id that stands twice says two things."""
+    """Yields a complaint for each id with two rows."""
     for path, text in ((PROTOCOL, papers.protocol), (FAULTS, papers.faults)):
         rows = re.findall(r"^(?:\| |- (?:\*\*)?)([A-Z]\d+)(?: \||:)", text, re.MULTILINE)
         yield from (f"{path}: {row} stands twice" for row in sorted({r for r in rows if rows.count(r) > 1}))
 
 
 def documented(node: Documented) -> Iterator[Documented]:
-    """A module, class or function, and those that its body defines."""
+    """Yields the documented nodes: modules, classes and functions, and those in their bodies."""
     yield node
     for inner in node.body:
         if isinstance(inner, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -133,7 +133,7 @@ def documented(node: Documented) -> Iterator[Documented]:
 
 
 def tests_of(sources: Mapping[str, str]) -> dict[str, set[str]]:
-    """The names of the test functions of each file, read and never run."""
+    """Maps each file to the names of its test functions, without importing it."""
     return {
         path: {
             node.name
@@ -145,12 +145,12 @@ def tests_of(sources: Mapping[str, str]) -> dict[str, set[str]]:
 
 
 def _words(text: str) -> list[str]:
-    """The single references of a list; of a range its ends."""
+    """Splits a list into single references; a range yields its ends."""
     return re.findall(_WORD, text)
 
 
 def _flat(text: str) -> str:
-    """The text with line ends, and the marks of comments behind them, as single spaces."""
+    """Returns the text with line ends and following comment marks replaced by single spaces."""
     return re.sub(r"\s*\n[ \t]*(?:#|//|\*)?[ \t]*", " ", text)
 
 
@@ -159,7 +159,7 @@ def _has_section(text: str, number: str) -> bool:
 
 
 def _section(text: str, number: str) -> str:
-    """What stands below a heading, with its subsections; "" without it."""
+    """Returns the text below a heading with its subsections, "" if there is none."""
     found = re.search(rf"^(#+) {re.escape(number)}\.? .*$", text, re.MULTILINE)
     if found is None:
         return ""

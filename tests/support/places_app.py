@@ -1,4 +1,4 @@
-"""Handlers for each place where one can run: what they do is a case by name; the same cases for all of them."""
+"""Handlers for each place where one can run; all of them run the same cases, by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CASES: dict[str, Callable[[Any], Any]] = {}
 
 
 def case(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """One thing that a handler does with its context."""
+    """Registers a case: something that a handler does with its context."""
     CASES[function.__name__] = function
     return function
 
@@ -49,7 +49,7 @@ class Row:
 
 
 def raising(name: str, make: Callable[[], BaseException]) -> None:
-    """A case that raises."""
+    """Registers a case that raises."""
 
     def raises(_: Any) -> None:
         raise make()
@@ -58,7 +58,7 @@ def raising(name: str, make: Callable[[], BaseException]) -> None:
 
 
 class WithoutWords(BaseException):
-    """Says nothing."""
+    """Has no message."""
 
 
 def noted() -> BaseException:
@@ -209,7 +209,7 @@ def context(ctx: Any) -> dict[str, Any]:
 
 
 async def files_async(ctx: Any, reference: str) -> dict[str, Any]:
-    """Down, up, and how far it has come."""
+    """Downloads, uploads and reports progress."""
     path = await ctx.download_file(reference)
     made = path.with_name("made")
     made.write_text(path.read_text().upper())

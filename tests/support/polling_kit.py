@@ -1,4 +1,4 @@
-"""A host's children and an engine in simulated time: real pacing, a real ledger, no processes and no clock."""
+"""A host's processes and an engine in simulated time: the real poll policy and ledger, no forks and no clock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRIP_S = 0.001  # from a child to the engine and back
 
 @dataclass(frozen=True)
 class Item:
-    """An activity: on the loop if it is heavy, else waiting for something outside; both for `takes_s` seconds."""
+    """An activity of `takes_s` seconds: on the loop if it is heavy, else waiting."""
 
     ready_at: float
     takes_s: float = 0.0
@@ -35,9 +35,9 @@ class SimHost:
     """`children` processes of `slots` slots each, forked at the same instant.
 
     Attributes:
-        polls: (when, child) of every poll.
+        polls: (time, child) of every poll.
         pick_ups: seconds from ready to begun, of every activity that has begun.
-        per_child: how many activities each child was given.
+        per_child: number of activities claimed by each child.
 
     """
 
@@ -67,7 +67,7 @@ class SimHost:
             self.fork()
 
     def fork(self) -> SimChild:
-        """One more child."""
+        """Adds a child."""
         segment = self.ledger.free_segment()
         assert segment is not None
         segment.open(index=0, incarnation=1, now=self.now)
@@ -84,19 +84,19 @@ class SimHost:
         return child
 
     def wake(self, number: int) -> None:
-        """A wakeup: the child looks as soon as its loop lets it."""
+        """Wakes a child, which looks as soon as its loop is free."""
         self.at(self.now, self.children[number].called)
 
     def at(self, when: float, then: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when, next(self._order), then))
 
     def arrive(self, *items: Item) -> None:
-        """Queues activities, each when it becomes ready."""
+        """Queues activities, each at the time it becomes ready."""
         for item in items:
             self.at(item.ready_at, lambda item=item: self.queue.append(item))
 
     def run(self, seconds: float) -> SimHost:
-        """Lets so much time pass."""
+        """Advances the time."""
         until = self.now + seconds
         while self._events and self._events[0][0] <= until:
             self.now, _, then = heapq.heappop(self._events)
@@ -108,13 +108,13 @@ class SimHost:
         return [at for at, _ in self.polls if at >= since]
 
     def longest_gap_s(self, since: float) -> float:
-        """The longest time in which nobody polled."""
+        """Returns the longest time without a poll."""
         times = [since, *self.polls_after(since), self.now]
         return max(later - earlier for earlier, later in itertools.pairwise(times))
 
 
 class SimChild:
-    """One process: its loop can be blocked by heavy work, frozen for good, or draining."""
+    """A process, whose loop can be blocked by heavy work, frozen or draining."""
 
     def __init__(self, host: SimHost, segment, policy: PollPolicy, slots: int) -> None:
         self.host = host
@@ -149,7 +149,7 @@ class SimChild:
         self._when_free(lambda: (self.policy.called(), self.look()))
 
     def _when_free(self, then) -> None:
-        """Runs on the loop: not while a handler keeps it, and never again once it is frozen."""
+        """Schedules work on the loop for when no handler blocks it; never if it is frozen."""
         host = self.host
         if self.is_frozen:
             return
@@ -159,7 +159,7 @@ class SimChild:
             then()
 
     def look(self) -> None:
-        """What `Poller.run` does each time it is awake."""
+        """Does what `Poller.run` does each time it wakes."""
         self._when_free(self._look)
 
     def _look(self) -> None:
@@ -209,7 +209,7 @@ class SimChild:
                 busy_until += item.takes_s
                 self.segment.put(Cell.ON_LOOP, 1)
             host.at(busy_until if item.heavy else host.now + item.takes_s, lambda item=item: self._end(item))
-        self.look()  # what was polled for starts in the loop's next turn
+        self.look()  # claimed activities start in the loop's next turn
         self._blocked_until = busy_until
 
     def _end(self, item: Item) -> None:

@@ -1,4 +1,4 @@
-"""Replies of HTTP/1.1 as bytes, good, unusual and bad, and what a reader sees in them; it asserts nothing."""
+"""HTTP/1.1 replies as bytes, good, unusual and bad, with the result of parsing them."""
 
 from __future__ import annotations
 

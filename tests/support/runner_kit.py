@@ -1,4 +1,4 @@
-"""Attempts without an engine, in the words of the tests of handlers: a runner starts runs; it asserts nothing."""
+"""Attempts without an engine, for tests of handlers: a runner starts runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["CancelReason", "Phase", "Run", "Runner"]
 
 
 class Phase(Enum):
-    """Where an attempt stands."""
+    """The phase of an attempt."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -40,7 +40,7 @@ class Runner:
 
     def start(self, activity: Activity) -> Run:
         if any(one.id == activity.activity_id for one in self.worker.table.slots.attempts):
-            # Two at once: the tests of handlers do not care.
+            # Two at once; tests of handlers do not depend on it.
             activity = replace(activity, activity_id=f"{activity.activity_id}-{len(self._ids)}")
         self._ids.add(activity.activity_id)
         return Run(self.worker, self.worker.start(activity))
@@ -113,7 +113,7 @@ class Run:
         await self._worker.ended(self.attempt)
 
     def cancel(self, reason: CancelReason) -> None:
-        """Tells this one alone to stop, as a lost lease, a limit or the end of a drain does."""
+        """Stops this run only, as a lost lease, a limit or the end of a drain does."""
         attempt, table, performer = self.attempt, self._worker.table, self._worker.performer
         if self.has_ended:
             return

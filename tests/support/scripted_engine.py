@@ -1,8 +1,8 @@
-"""An HTTP server that plays a script: replies, delays, resets and lies, byte by byte; it judges nothing.
+"""An HTTP server that plays a script of replies, delays, resets and invalid data, byte by byte.
 
-It listens on an ephemeral loopback port and speaks just enough HTTP/1.1. Each route (the end of its path) has
-a list of replies that are played in order; when the list is used up, the one given with `always` is played,
-else the engine's usual good reply.
+It listens on an ephemeral loopback port and implements just enough HTTP/1.1. Each route (the end of its path) has
+a list of replies that are played in order; after the list the one given with `always` is played, else the engine's
+usual good reply.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GOOD = {
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came."""
+    """A received request."""
 
     method: str
     path: str
@@ -53,15 +53,15 @@ class Play:
     """One reply.
 
     Attributes:
-        status: of the reply.
-        body: bytes as they are; anything else is sent as JSON.
-        headers: besides content-type and content-length.
+        status: status of the reply.
+        body: bytes are sent unchanged, anything else as JSON.
+        headers: headers besides content-type and content-length.
         hold: the reply begins when this event is set.
         trickle_s: seconds between its bytes.
-        reset_after: the connection is reset after so many bytes of the reply; 0 = before the first.
-        close_after: the connection is closed in order after so many bytes.
+        reset_after: number of bytes of the reply after which the connection is reset; 0 = before the first.
+        close_after: number of bytes after which the connection is closed properly.
         raw: the whole reply instead of status, headers and body.
-        close: whether the connection is closed afterwards, unannounced.
+        close: close the connection afterwards without announcing it.
     """
 
     status: int = 200
@@ -86,7 +86,7 @@ class Play:
 
 
 def envelope(status: int, code: str, message: str, **headers: str) -> Play:
-    """An error as the engine writes it (protocol.md §1.4)."""
+    """Builds an error in the engine's form (protocol.md §1.4)."""
     return Play(status, {"error": {"code": code, "message": message}}, headers)
 
 
@@ -94,8 +94,8 @@ class ScriptedEngine:
     """The server; use `scripted_engine`.
 
     Attributes:
-        requests: all requests so far, in order: what was committed, whatever became of the replies.
-        settings: what a test wants of the clients that are made for it.
+        requests: all requests so far, in order, regardless of their replies.
+        settings: settings for the clients that are created for it.
     """
 
     def __init__(self) -> None:
@@ -109,19 +109,19 @@ class ScriptedEngine:
         self._open: set[asyncio.StreamWriter] = set()
 
     def script(self, route: str, *plays: Play) -> None:
-        """What the next requests of a route get, in order."""
+        """Appends replies for the next requests of a route."""
         self._scripts[route].extend(plays)
 
     def always(self, route: str, play: Play) -> None:
-        """What requests of a route get when their script is used up."""
+        """Sets the reply for requests of a route after the script."""
         self._always[route] = play
 
     def of(self, route: str) -> list[Request]:
-        """The requests of one route."""
+        """Returns the requests of one route."""
         return [request for request in self.requests if request.route == route]
 
     async def asked(self, route: str, times: int = 1) -> None:
-        """Returns when a route has been asked so often."""
+        """Waits until a route has had `count` requests."""
         async with asyncio.timeout(10.0):
             while len(self.of(route)) < times:
                 self._changed.clear()
@@ -131,18 +131,18 @@ class ScriptedEngine:
         """Closes every connection, as a restarted engine does with those kept alive (faults.md E4)."""
         for writer in list(self._open):
             writer.close()
-            with contextlib.suppress(ConnectionError):  # the client was quicker
+            with contextlib.suppress(ConnectionError):  # the client closed it first
                 await writer.wait_closed()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serves one connection."""
         self.connections += 1
         number = self.connections
         self._open.add(writer)
         try:
             with contextlib.suppress(
                 ConnectionError, asyncio.IncompleteReadError
-            ):  # the client may go any time
+            ):  # the client may disconnect at any time
                 while (request := await _read(reader, number)) is not None:
                     self.requests.append(request)
                     self._changed.set()

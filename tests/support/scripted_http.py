@@ -1,4 +1,4 @@
-"""A web server with scripted answers that remembers what it was sent; it asserts nothing."""
+"""A web server with scripted replies that stores its requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CEILING_S = 40.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as it came."""
+    """A received request."""
 
     method: str
     path: str
@@ -29,7 +29,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a path is answered with; `after` is waited for."""
+    """The reply for a path, sent once `after` is set."""
 
     status: int = 200
     body: Any = ""
@@ -39,14 +39,14 @@ class Reply:
 
 @dataclass(slots=True)
 class ScriptedServer:
-    """Answers by path, whatever the method; of a list each once, the last for ever; else an empty 404."""
+    """Replies by path, whatever the method; each of a list once, the last one always; else an empty 404."""
 
     url: str
     replies: dict[str, Reply | list[Reply]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
 
     def next_reply(self, path: str) -> Reply:
-        """What the next request for a path is answered with."""
+        """Returns the reply for the next request of a path."""
         reply = self.replies.get(path, Reply(404))
         if isinstance(reply, list):
             return reply.pop(0) if len(reply) > 1 else reply[0]
@@ -99,4 +99,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = _answer  # noqa: N815 - the base class names them so
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Says nothing."""
+        """Logs nothing."""

@@ -1,4 +1,4 @@
-"""How a wrong setting is refused, and a secret that must not be seen; it asserts nothing else."""
+"""Checks of refused settings, and a secret that must not be shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CANARY = "canary-5up3r-s3cr3t"
 
 
 def refusal(**flags: Any) -> str:
-    """What is said when these flags are refused."""
+    """Returns the error message for refused flags."""
     with pytest.raises(ConfigurationError) as caught:
         load(flags)
     return str(caught.value)

@@ -1,4 +1,4 @@
-"""An engine behind a link of so many bytes a second, shared by all connections and both directions."""
+"""An engine behind a link with a limited rate, shared by all connections and both directions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _REPLIES = {"poll": b'{"activities":[],"count":0}'}
 
 
 class SlowLink:
-    """The engine at its end takes everything; use `slow_link`.
+    """The link with an engine that accepts everything; use `slow_link`.
 
     Attributes:
-        url: where it listens.
-        taken: how many whole requests came, by the end of their path.
-        polled: what polls are answered.
-        breaks_after: bytes that are received before the link stands still.
+        url: its base URL.
+        taken: number of complete requests, by the end of their path.
+        polled: the reply to polls.
+        breaks_after: number of received bytes after which the link stalls.
 
     """
 
@@ -39,7 +39,7 @@ class SlowLink:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serves one connection."""
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
@@ -51,12 +51,12 @@ class SlowLink:
         writer.transport.abort()
 
     def end(self) -> None:
-        """Ends all connections."""
+        """Closes all connections."""
         for task in list(self._connections):
             task.cancel()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes) -> bytes:
-        """Reads the rest of a request and answers it; returns what came after it."""
+        """Reads the rest of a request and replies; returns the bytes after it."""
         while b"\r\n\r\n" not in data:
             data += await self._read(reader, at_least=1)
         head, _, rest = data.partition(b"\r\n\r\n")
@@ -85,7 +85,7 @@ class SlowLink:
         return data
 
     async def _carried(self, size: int) -> None:
-        """Waits until the link has carried so many bytes, in turn with the other connections."""
+        """Waits until the link has carried `count` bytes, in turn with the other connections."""
         now = asyncio.get_running_loop().time()
         self._free_at = max(self._free_at, now) + size / self._bytes_per_s
         await asyncio.sleep(self._free_at - now)
@@ -95,7 +95,7 @@ class SlowLink:
 
 @contextlib.asynccontextmanager
 async def slow_link(bytes_per_s: float, tls: ssl.SSLContext | None = None) -> AsyncIterator[SlowLink]:
-    """An engine on an ephemeral port; little fits into its sockets."""
+    """An engine on an ephemeral port whose sockets have small buffers."""
     link = SlowLink(bytes_per_s)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * _PIECE)

@@ -1,4 +1,4 @@
-"""A status document as views get it; it asserts nothing."""
+"""A status document for tests of views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What system tests need to run the stock worker beside flowherd and to read reports; it asserts nothing."""
+"""Helpers for system tests that run the stock worker beside flowherd and compare reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REPORT = re.compile(r"/api/v1/activities/([^/]+)/(complete|fail)")
 
 
 class Wire:
-    """A proxy in front of an engine that remembers reports: the engine keeps no error codes."""
+    """A proxy in front of an engine that stores reports, since the engine keeps no error codes."""
 
     def __init__(self, engine_url: str) -> None:
         parts = urlsplit(engine_url)
@@ -47,7 +47,7 @@ class Wire:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def note(self, path: str, body: bytes) -> None:
-        """Remembers what matters of one request."""
+        """Stores the relevant parts of one request."""
         if path.endswith("/heartbeat"):
             self.beats.append(path.split("/")[-2])
         found = _REPORT.fullmatch(path)
@@ -65,7 +65,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing when a worker that is being stopped cuts its connection."""
+        """Logs nothing when a stopping worker closes its connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -74,7 +74,7 @@ class _Forward(BaseHTTPRequestHandler):
     engine: tuple[str, int]
     wire: Wire
     protocol_version = "HTTP/1.1"
-    timeout = CEILING_S  # an idle connection must not keep its thread for ever
+    timeout = CEILING_S  # an idle connection must not keep its thread
 
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -96,7 +96,7 @@ class _Forward(BaseHTTPRequestHandler):
     do_GET = do_POST = _forward  # noqa: N815  # http.server names them so
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def wire_to(engine_url: str) -> Iterator[Wire]:
 
 
 def stock_environment(url: str, worker: str) -> dict[str, str]:
-    """What users of the stock SDK export."""
+    """Returns the variables that users of the stock SDK export."""
     return {
         "KRUXIAFLOW_API_URL": url,
         "KRUXIAFLOW_CLIENT_ID": CREDENTIALS[0],
@@ -121,7 +121,7 @@ def stock_environment(url: str, worker: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def stock_program(folder: Path, *words: str, url: str, worker: str) -> Iterator[Path]:
-    """`python …` with the stock manager in a process of its own; gives its log, ends with the block."""
+    """Runs `python …` with the stock manager as a separate process; yields its log, ends with the block."""
     log_path = folder / "stock.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
@@ -143,14 +143,14 @@ def stock_program(folder: Path, *words: str, url: str, worker: str) -> Iterator[
 
 @dataclass(frozen=True)
 class Report:
-    """What became of one workflow, without its ids and times.
+    """The result of a workflow, without ids and times.
 
     Attributes:
-        status: the workflow's end.
-        outputs: of each activity, by key and name.
-        errors: of each activity that has one, as the engine shows them.
+        status: final status of the workflow.
+        outputs: outputs of each activity, by key and name.
+        errors: errors of activities, as the engine returns them.
         failures: code, message and retryability of each failure on the wire, in order.
-        costs: of each activity, when all completed.
+        costs: cost of each activity, if all completed.
         files: the content behind each file reference among the outputs.
 
     """
@@ -186,13 +186,13 @@ class Client:
         return str(reply.raise_for_status().json()["workflow_id"])
 
     def signal(self, workflow_id: str, key: str, data: Any) -> None:
-        """Signals a waiting activity, as soon as it waits."""
+        """Signals an activity as soon as it waits."""
         body = {"activity_key": key, "event_name": "go", "data": data}
         path = f"/workflows/{workflow_id}/signal"
         eventually(lambda: self._http.post(path, json=body).json()["signaled"], "a waiting activity")
 
     def report(self, workflow_id: str) -> Report:
-        """Waits for the workflow's end and tells what became of it."""
+        """Waits for the workflow's end and returns its report."""
         found = eventually(
             lambda: self._ended(workflow_id), f"the end of workflow {workflow_id}", within_s=30
         )
@@ -227,7 +227,7 @@ class Client:
         return self._http.get(path).raise_for_status().content
 
     def close(self) -> None:
-        """Closes its connections."""
+        """Closes the connections."""
         self._http.close()
 
 
@@ -236,7 +236,7 @@ def _anonymous(document: Any, workflow_id: str) -> Any:
 
 
 def _references(outputs: Any) -> list[tuple[str, str, str]]:
-    """Every file reference among the outputs with the activity's key and a name for it."""
+    """Yields every file reference among the outputs with the activity's key and a name for it."""
     pattern = re.compile(r'"(postgres://[0-9a-f-]{36}/[^"]*)"')
     return [
         (key, text.rpartition("/")[2], text)

@@ -1,4 +1,4 @@
-"""A world around an AttemptTable: an engine, executors and a keeper as far as the table sees them, driven by chance."""
+"""A world around an AttemptTable: engine, executors and keeper as the table sees them, with random events."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GRACE_S = 2.0
 
 
 class FakeRecords:
-    """Records in a dict: what a crash would leave behind."""
+    """Records in a dict, as a crash would leave them."""
 
     def __init__(self, capacity: int = 12) -> None:
         self.capacity = capacity
@@ -75,14 +75,14 @@ class FakeRecords:
         self.pairs[attempt.index] = pair
 
     def keeper_of(self, attempt: Attempt) -> None:
-        """Nothing is spent."""
+        """Returns no cost."""
 
     def earlier(self, activity_id: str) -> int:
         del activity_id
         return 0
 
     def not_completed(self, activity_id: str) -> None:
-        """No line is written here."""
+        """Writes no line."""
 
     def begun_at(self, name: str) -> float:
         return 100.0 if name == "limited" else 0.0
@@ -92,7 +92,7 @@ class FakeRecords:
 
 
 class FakeCatalog:
-    """All names but one run on the loop."""
+    """A catalog in which all activities but one run on the loop."""
 
     def __init__(self, *, has_isolates: bool = True, limit_s: float = LIMIT_S) -> None:
         self.has_isolates = has_isolates
@@ -106,7 +106,7 @@ class FakeCatalog:
 
 
 class FakeProfile:
-    """One name blocks."""
+    """A profile in which one activity blocks."""
 
     busy_mean_s = 0.0
 
@@ -115,7 +115,7 @@ class FakeProfile:
 
 
 class FakeHistory:
-    """Ids with which a process has died."""
+    """Ids of activities with which a process has died."""
 
     def __init__(self, charged: set[str] | None = None) -> None:
         self.charged = charged or set()
@@ -135,7 +135,7 @@ class FakeHistory:
 def activity_of(
     id_: str, name: str = "light", worker_id: str = "w-1", timeout_s: float | None = None
 ) -> Activity:
-    """An activity as the engine hands it out."""
+    """Builds an activity as in a poll reply."""
     return Activity(
         activity_id=id_,
         workflow_id="wf",
@@ -156,7 +156,7 @@ def a_table(
     has_isolates: bool = True,
     suspects_at_once: int = 2,
 ) -> AttemptTable:
-    """A table with fakes at its edges."""
+    """Builds a table with fakes at its edges."""
     catalog = FakeCatalog(has_isolates=has_isolates)
     records = records or FakeRecords()
     rules = Rules(
@@ -170,8 +170,8 @@ class World:
     """Drives a table through a random history and checks its invariants after every step.
 
     Attributes:
-        started: attempts for which a Start was given and whose handler has not ended.
-        to_deliver: attempts on their way to the engine.
+        started: attempts with a Start whose handler has not ended.
+        to_deliver: attempts with a delivery under way.
 
     """
 
@@ -194,10 +194,10 @@ class World:
         self.rejects = 0
         self.successes: dict[Attempt, str] = {}
         self.is_releasing = False
-        self.reserved: int | None = None  # by the poll under way, if there is one
+        self.reserved: int | None = None  # slots of the poll under way, if any
 
     def steps(self) -> list[Callable[[], None]]:
-        """What may happen, some of it more often."""
+        """Returns the possible steps, some of them several times."""
         return [
             self.poll_begins, self.poll_ends, self.poll_ends, self.first_step, self.first_step,
             self.handler_ends, self.handler_ends, self.handler_ends, self.delivery_ends, self.delivery_ends,
@@ -206,7 +206,7 @@ class World:
         ]  # fmt: skip
 
     def run(self, steps: int = 60) -> None:
-        """A history; ends with a drain, after which nothing may be owed. Half of them drain in peace before."""
+        """Runs a history that ends with a drain, after which nothing may be owed. Half of them retire first."""
         for _ in range(steps):
             self.rng.choice(self.steps())()
             self.check()
@@ -305,7 +305,7 @@ class World:
 
     def resize_to(self, limit: int) -> None:
         self.limit = limit
-        self.in_use = max(self.in_use, limit)  # what this worker is charged by the host from now on
+        self.in_use = max(self.in_use, limit)  # slots that the host charges this worker from now on
         self.perform(self.table.resized(limit, self.now))
 
     def reject_ends(self) -> None:
@@ -344,7 +344,7 @@ class World:
                     pass
 
     def check(self) -> None:
-        """The invariants."""
+        """Asserts the invariants."""
         table = self.table
         active, owed = list(table.slots.attempts), table.owed()
         everybody = {*active, *owed}
@@ -367,13 +367,13 @@ class World:
         self.in_use = in_use
 
     def kept_successes(self) -> list[Attempt]:
-        """Computed successes that nobody has delivered yet."""
+        """Returns computed successes that are not delivered yet."""
         return [one for one in self.seen if one in self.successes]
 
     def check_goes_on(self, attempt: Attempt) -> None:
-        """What is not over has a deadline, or a fact about it is on its way."""
+        """Asserts that every unfinished attempt has a deadline or an event on its way."""
         if attempt.is_busy:
-            assert attempt in self.started, attempt  # its executor says when it ends
+            assert attempt in self.started, attempt  # its executor reports its end
             if attempt.pair == RUNNING:
                 assert self.table.next_deadline <= attempt.due_at < inf
         elif attempt.claim is Claim.REPORTING:
@@ -381,12 +381,12 @@ class World:
         elif attempt.claim is Claim.HELD:
             assert self.table.next_deadline <= attempt.due_at < inf, attempt
         else:
-            assert attempt.claim is Claim.CRASHED, attempt  # the keeper says when it is settled
+            assert attempt.claim is Claim.CRASHED, attempt  # the keeper reports its settlement
         if attempt.handler is Handler.STOPPING:
             assert self.told[attempt], attempt
 
     def drain_in_peace(self) -> None:
-        """A process retires: it has no slots any more, and yet begins and ends what it has claimed."""
+        """Retires the process: it has no slots any more, but begins and ends what it has claimed."""
         self.resize_to(0)
         for _ in range(400):
             self.check()
@@ -396,7 +396,7 @@ class World:
             self.delivery_ends()
             self.reject_ends()
             self.keeper_settles()
-            self.now += 0.01  # no limit is over meanwhile
+            self.now += 0.01  # no limit is reached meanwhile
             self.perform(self.table.time_passed(self.now))
             if self.table.is_clear:
                 break
@@ -404,7 +404,7 @@ class World:
         assert not waiting, [self.table.backlog.reason(one, self.now) for one in waiting]
 
     def drain(self) -> None:
-        """Stops polling and lets everything end; handlers that are told to stop, do."""
+        """Stops polling and lets everything end; handlers stop when they are cancelled."""
         self.poll_ends()
         self.is_releasing = True
         self.perform(self.table.release(self.now, 0.5))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-_REAL_CEILING_S = 10.0  # a test that waits for nothing at all
+_REAL_CEILING_S = 10.0  # a test that would wait without any timer
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -32,7 +32,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Begins at 1000 s, so that a time of 0 is always long ago."""
+    """An event loop whose clock starts at 1000 s, so that 0 is always long ago."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -41,12 +41,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__(selector)
 
     def time(self) -> float:
-        """Virtual seconds."""
+        """Returns virtual seconds."""
         return self.now
 
 
 def virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Runs an async test on a loop of its own with a virtual clock; nothing real may be waited for."""
+    """Runs an async test on its own loop with a virtual clock; the test must not wait for real I/O."""
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -57,5 +57,5 @@ def virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
 
 
 def now() -> float:
-    """The running loop's seconds."""
+    """Returns the running loop's time in seconds."""
     return asyncio.get_running_loop().time()

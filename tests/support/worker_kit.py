@@ -1,4 +1,4 @@
-"""Small makers for the worker's tests: ledgers, segments, forked processes; it asserts nothing."""
+"""Helpers for the worker's tests: ledgers, segments, forked processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def open_segment(ledger: Ledger, *, index: int = 0, incarnation: int = 1) -> Segment:
-    """A segment that its worker has not opened yet."""
+    """Builds a segment that its worker has not opened yet."""
     segment = ledger.free_segment()
     assert segment is not None
     segment.open(index=index, incarnation=incarnation, now=1.0)
@@ -28,7 +28,7 @@ def open_segment(ledger: Ledger, *, index: int = 0, incarnation: int = 1) -> Seg
 
 
 def claim(writer: RecordWriter, name: str = "resize", *, activity_id: str = "a-1") -> tuple[int, int]:
-    """A CLAIMED record; returns its index and sequence."""
+    """Writes a CLAIMED record; returns its index and sequence."""
     return writer.claim(activity_id, "w-1", name, now=10.0, lease_s=60.0)
 
 
@@ -78,7 +78,7 @@ class LeasedHost:
         return claimed
 
     def rouse_keeper(self) -> None:
-        """As a worker does after a claim."""
+        """Wakes the keeper, as a worker does after a claim."""
         if self.ledger.keeper_rests(asyncio.get_running_loop().time()):
             self.keeper.woken.set()
 

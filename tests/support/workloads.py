@@ -1,4 +1,4 @@
-"""Handlers of every kind that `advise` must tell apart, and a worker that measures them; it asserts nothing."""
+"""Handlers of every kind that `advise` must distinguish, and a worker that measures them."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _MODES = {"loop": Where.LOOP, "thread": Where.THREAD}
 
 
 def compute(seconds: float) -> None:
-    """Pure Python, for so much CPU: what others take of the machine is not counted."""
+    """Computes in pure Python for the given CPU time, regardless of load from other programs."""
     until = time.thread_time() + seconds
     while time.thread_time() < until:
         sum(range(200))
 
 
 def search() -> None:
-    """A regex that backtracks for some 30 ms, in C, with the GIL."""
+    """Backtracks in a regex for some 30 ms, in C, with the GIL."""
     _BACKTRACKS.match("a" * 20 + "b")
 
 
@@ -56,7 +56,7 @@ def _number_cruncher() -> Callable[[], None]:
     numbers = np.random.default_rng(7).random(600_000)
 
     def crunch() -> None:
-        """Some 30 ms of C code that gives the GIL up."""
+        """Runs C code for some 30 ms without the GIL."""
         for _ in range(3):
             np.sin(numbers, out=np.empty_like(numbers))
 
@@ -64,7 +64,7 @@ def _number_cruncher() -> Callable[[], None]:
 
 
 def workloads() -> dict[str, Any]:
-    """A handler of each kind, by name."""
+    """Returns a handler of each kind, by name."""
     crunch = _number_cruncher() if HAS_NUMPY else search
 
     async def python() -> None:
@@ -77,7 +77,7 @@ def workloads() -> dict[str, Any]:
         crunch()
 
     async def blocking_io() -> None:
-        time.sleep(0.025)  # noqa: ASYNC251 - that is the point
+        time.sleep(0.025)  # noqa: ASYNC251 - blocks the loop on purpose
 
     async def async_io() -> None:
         await asyncio.sleep(0.025)
@@ -99,7 +99,7 @@ def workloads() -> dict[str, Any]:
 
 
 class MeasuredWorker:
-    """Runs handlers as a worker does, without an engine, and has what they cost judged."""
+    """Runs handlers as a worker does, without an engine, and computes advice from their costs."""
 
     def __init__(self, registry: Registry) -> None:
         self.ledger = Ledger(processes=1, records=4)
@@ -123,7 +123,7 @@ class MeasuredWorker:
     async def running(
         cls, handlers: list[Any], changes: Mapping[str, Mapping[str, Any]] | None = None
     ) -> AsyncIterator[MeasuredWorker]:
-        """A worker of these handlers, some of them moved as `[activities.NAME]` does."""
+        """A worker with these handlers, some of them moved as by `[activities.NAME]`."""
         worker = cls(Registry.of(activity(handler) for handler in handlers).configured(changes or {}))
         prober = threading.Thread(target=worker._look, daemon=True)
         prober.start()
@@ -139,7 +139,7 @@ class MeasuredWorker:
             self._probe.nap(0.03)
 
     async def run(self, name: str) -> float:
-        """One attempt; returns how long it took from its start, in seconds."""
+        """Runs one attempt; returns its duration from the start in seconds."""
         began = time.perf_counter()
         run = self._runner.start(make_activity(name, {}))
         self.segment.add(Cell.RUNNING)
@@ -150,12 +150,12 @@ class MeasuredWorker:
         return time.perf_counter() - began
 
     async def work(self, name: str, attempts: int) -> None:
-        """So many attempts, two at a time."""
+        """Runs `count` attempts, two at a time."""
         for _ in range(attempts // SLOTS):
             await asyncio.gather(*(self.run(name) for _ in range(SLOTS)))
 
     async def work_beside_light(self, name: str, attempts: int) -> float:
-        """The same beside light ones that come at a steady rate; returns the p95 of the light ones."""
+        """Does the same beside light attempts at a steady rate; returns the p95 of the light ones."""
         heavy = asyncio.create_task(self.work(name, attempts))
         light: list[asyncio.Task[float]] = []
         due = time.monotonic()
@@ -167,16 +167,16 @@ class MeasuredWorker:
         return took[int(0.95 * (len(took) - 1))]
 
     async def _light(self, due: float) -> float:
-        """From when it was due, so that a blocked loop cannot hide what it delays."""
+        """Runs a light attempt; measures from its due time, so that a blocked loop cannot hide the delay."""
         await self.run("async_io")
         return time.monotonic() - due
 
     def document(self) -> dict[str, Any]:
-        """What `flowherd advise --json` would print."""
+        """Returns the document of `flowherd advise --json`."""
         self.load.publish()
         said = SupervisorState(state="running", wanted=1, total_slots=SLOTS, restarts={})
         return Adviser(self.ledger, cpus=2).document(said)
 
     def advice(self, name: str) -> dict[str, Any]:
-        """The row of one activity."""
+        """Returns the row of one activity."""
         return next(row for row in self.document()["activities"] if row["activity"] == name)

@@ -1,4 +1,4 @@
-"""System tests start real programs and send real signals; each has an engine of its own and a ceiling."""
+"""System tests start real programs and send real signals; each has its own engine and a ceiling."""
 
 from __future__ import annotations
 

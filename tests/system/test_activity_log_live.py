@@ -1,4 +1,4 @@
-"""The log of a live host tells what became of each activity, wherever it ran, and whose each line is."""
+"""The log of a live host has the outcome of each activity, wherever it ran, and ids in each line."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ registry = Registry.of(
 
 @pytest.fixture
 def host(engine: Engine, tmp_path: Path) -> Iterator[Host]:
-    """One process, so that all is in one place."""
+    """A host with one process."""
     (tmp_path / "logged.py").write_text(APP)
     words = ("logged:registry", "-p", "1", "--log-activities")
     with running_host(tmp_path, *words, url=engine.url, app_dir=tmp_path) as started:
@@ -110,7 +110,7 @@ def ids_of(line: dict[str, Any], name: str, workflow: str) -> None:
 
 
 def test_each_line_of_a_handler_and_its_end_name_the_workflow(host: Host, engine: Engine) -> None:
-    """`submit` prints the workflow's id: it is what an operator has."""
+    """`submit` prints the workflow's id, by which an operator searches."""
     for where in ("loop", "thread", "process"):
         [workflow] = engine.submit(where)
         [done] = eventually(partial(about, host, workflow, "activity_completed"), "the line about its end")
@@ -136,7 +136,7 @@ FAILURES = {
 
 
 def test_whatever_fails_an_activity_is_one_line_of_one_kind(host: Host, engine: Engine) -> None:
-    """Raised, refused, timed out, unknown or crashed: whoever looks for failures looks for one event."""
+    """Raised, refused, timed out, unknown or crashed: all failures have the same event name."""
     for name, (kind, code, words) in FAILURES.items():
         [workflow] = engine.submit(name, settings={"retry": {"max_attempts": 2, "base_seconds": 3600}})
         line, *others = eventually(
@@ -166,7 +166,7 @@ def test_the_last_attempt_is_an_error_where_only_the_engine_knows_that_it_is(
 @pytest.mark.parametrize(
     ("words", "is_said"), [((), False), (("--log-activities",), True), (("--no-log-activities",), False)]
 )
-def test_completed_activities_are_said_at_info_only_where_it_is_asked_for(
+def test_completed_activities_are_logged_at_info_only_on_request(
     engine: Engine,
     tmp_path: Path,
     words: tuple[str, ...],

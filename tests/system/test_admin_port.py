@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LEASE_S = 3.0
 CLIENTS = 1_500
 
-# Opens connections of four kinds, says when they are there, and goes on to open more until it is told to end.
+# Opens connections of four kinds, reports when they are open, and opens more until it is ended.
 CROWD = """
 import resource, select, socket, sys
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -55,7 +55,7 @@ def free_port() -> int:
 
 
 def livez(port: int) -> bytes:
-    """What `/livez` says, nothing when it refuses; TimeoutError when it does neither soon."""
+    """Returns the reply of `/livez`, "" if it refuses; raises TimeoutError if it does neither soon."""
     with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
         try:
             client.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")

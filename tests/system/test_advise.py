@@ -1,4 +1,4 @@
-"""`flowherd advise` about a host that works, what it says at the end, and what following it gains; everything real."""
+"""`flowherd advise` about a real host, its log at the end, and the gain of following the advice."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def advise(host: Host, *words: str) -> str:
     return done.stdout
 
 
-def test_a_handler_that_blocks_its_loop_is_found_and_said_at_the_end(
+def test_a_handler_that_blocks_its_loop_is_found_and_logged_at_the_end(
     engine: Engine, run_host: Callable[..., Host]
 ) -> None:
-    """Measured in the workers, added up by the keeper, read by the command, said in the log at drain."""
+    """Measured in the workers, summed by the keeper, read by the command, logged at the drain."""
     host = run_host("sample_app:registry", processes=2, url=engine.url)
     engine.submit("block_loop", 40, seconds=0.03)
     engine.submit("wait", 40, seconds=0.01)
@@ -63,7 +63,7 @@ def test_a_handler_that_blocks_its_loop_is_found_and_said_at_the_end(
 
 
 def load(engine: Engine, heavies: int) -> float:
-    """Light activities beside two heavy ones at a time, as long as there are any; returns the p95 of the light ones."""
+    """Runs light activities beside two heavy ones at a time; returns the p95 of the light ones."""
     lights: list[str] = []
     heavy = engine.submit("python", 2, cpu_s=0.05)
     while len(heavy) < heavies:
@@ -83,7 +83,7 @@ def step(engine: Engine, workflow_id: str) -> dict[str, Any]:
 
 
 def age_s(engine: Engine, workflow_id: str) -> float | None:
-    """From submission to the accepted completion, on the engine's clock; None before it."""
+    """Seconds from submission to the accepted completion, on the engine's clock; None before it."""
     workflow = engine.workflow(workflow_id)
     ended = workflow["activities"][0]["completed_at"]
     if ended is None:
@@ -92,7 +92,7 @@ def age_s(engine: Engine, workflow_id: str) -> float | None:
 
 
 def follow(folder: Path) -> tuple[float, float]:
-    """The p95 of the light ones, before and after the heavy ones were moved as advised."""
+    """Returns the p95 of the light ones, before and after the heavy ones were moved as advised."""
     with running_engine() as engine:
         flags = ("-p", "1", "-c", "8")
         with running_host(folder, "advised_app:registry", *flags, url=engine.url) as host:
@@ -113,7 +113,7 @@ def follow(folder: Path) -> tuple[float, float]:
 
 
 def test_what_keeps_the_gil_is_moved_by_configuration_alone_and_the_others_feel_it(tmp_path: Path) -> None:
-    """The direction that was predicted, measured again."""
+    """The predicted direction is measured again."""
     before_s, after_s = follow(tmp_path)
     assert after_s < before_s
 
@@ -121,6 +121,6 @@ def test_what_keeps_the_gil_is_moved_by_configuration_alone_and_the_others_feel_
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_moving_it_helps_twenty_times_of_twenty(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Advice that is right most of the time is a guess."""
+    """Advice must be right every time."""
     pairs = [follow(tmp_path_factory.mktemp("h")) for _ in range(20)]
     assert [pair for pair in pairs if pair[1] >= pair[0]] == []

@@ -1,4 +1,4 @@
-"""Hosts and commands that are started under odd conditions (faults.md N14): without streams, without descriptors."""
+"""Hosts and commands under unusual conditions (faults.md N14): without streams, without descriptors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOBODY = "http://127.0.0.1:9"
 
 
 def begin(redirections: str, folder: Path, *words: str, limit: str = "") -> subprocess.Popen[bytes]:
-    """Starts `flowherd` as a shell does; what it says goes to files in `folder` unless redirected."""
+    """Starts `flowherd` as a shell does; its output goes to files in `folder` unless redirected."""
     shell = f'{limit} exec "$@" >{folder}/out 2>{folder}/err {redirections}'
     env = clean_environment(XDG_RUNTIME_DIR=str(folder))
     return subprocess.Popen(["/bin/sh", "-c", shell, "sh", *PROGRAM, *words], env=env, cwd=folder)
@@ -32,7 +32,7 @@ def begin(redirections: str, folder: Path, *words: str, limit: str = "") -> subp
 
 @contextlib.contextmanager
 def hosts(folder: Path, engine: Engine) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """One host for each condition, each for a worker type of its own; ended with the block."""
+    """A host for each condition, each with its own worker type; ended with the block."""
     started = []
     try:
         for number, redirections in enumerate(ODD):
@@ -55,7 +55,7 @@ def hosts(folder: Path, engine: Engine) -> Iterator[list[subprocess.Popen[bytes]
 def test_n14_a_host_boots_and_works_whichever_of_its_streams_are_closed_or_full(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """N14: a pipe or a socket that took the number of a stream ended the keeper again and again."""
+    """N14: a pipe or socket with the descriptor of a closed stream used to end the keeper repeatedly."""
     for number in range(len(ODD)):
         engine.submit("hello", 1, worker=f"odd-{number}", name="Ada")
     with hosts(tmp_path, engine) as started:
@@ -71,7 +71,7 @@ def test_n14_a_host_boots_and_works_whichever_of_its_streams_are_closed_or_full(
 
 @pytest.mark.timeout(60)
 def test_n14_commands_end_as_ever_without_streams_and_say_so_on_a_full_disk(tmp_path: Path) -> None:
-    """N14: `status` finds no supervisor, `submit` no engine; what cannot be written is one sentence and exit 1."""
+    """N14: `status` finds no supervisor, `submit` no engine; unwritable output is one sentence and exit 1."""
     started = {}
     for code, redirections, words in [
         (2, ALL, ["status"]),
@@ -90,8 +90,8 @@ def test_n14_commands_end_as_ever_without_streams_and_say_so_on_a_full_disk(tmp_
 
 
 @pytest.mark.timeout(60)
-def test_n14_an_engine_that_cannot_say_where_it_listens_serves_all_the_same(tmp_path: Path) -> None:
-    """N14: the line is for whoever waits for it; it goes nowhere, and nothing else happens."""
+def test_n14_an_engine_that_cannot_print_its_address_serves_anyway(tmp_path: Path) -> None:
+    """N14: the line is lost, and nothing else happens."""
     engines = []
     for number, redirections in enumerate(("1>/dev/full", ALL)):
         own = tmp_path / str(number)
@@ -123,7 +123,7 @@ def serves(port: int) -> bool:
 
 @pytest.mark.timeout(30)
 def test_n14_too_few_descriptors_are_one_sentence_and_exit_2(tmp_path: Path) -> None:
-    """N14: `ulimit -n 64` was a traceback."""
+    """N14: `ulimit -n 64` used to cause a traceback."""
     words = ["run", "sample_app:registry", "--app-dir", str(APPS), "--api-url", NOBODY]
     program = begin("", tmp_path, *words, limit="ulimit -n 64;")
     assert program.wait(CEILING_S) == 2

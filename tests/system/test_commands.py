@@ -83,7 +83,7 @@ def flowherd(served: tuple[Engine, Host], tmp_path: Path) -> Flowherd:
 
 
 def test_submit_runs_an_activity_and_prints_its_output(flowherd: Flowherd) -> None:
-    """The whole way: deployed, claimed, run, read."""
+    """The whole path: deployed, claimed, run, read."""
     done = flowherd("submit", "hello", "-P", "name=you")
     assert (done.returncode, done.stderr) == (0, "")
     head, output = done.stdout.splitlines()
@@ -95,7 +95,7 @@ def test_submit_runs_an_activity_and_prints_its_output(flowherd: Flowherd) -> No
 def test_submit_refuses_a_parameter_that_the_host_of_this_machine_does_not_take(
     flowherd: Flowherd, served: tuple[Engine, Host]
 ) -> None:
-    """Before anything is queued; a host that works for another engine may have another version: a warning."""
+    """Before anything is queued; for a host of another engine, which may have another version, it is a warning."""
     engine, host = served
     before = engine.client.total("completed")
     done = flowherd("submit", "hello", "-P", "nmae=you")
@@ -133,7 +133,7 @@ def test_submit_of_several_says_which_failed(flowherd: Flowherd) -> None:
 
 
 def test_status_finds_the_only_supervisor(flowherd: Flowherd, served: tuple[Engine, Host]) -> None:
-    """The document has the keys that people script against, and they add up."""
+    """The document has the public keys, with consistent numbers."""
     engine, host = served
     done = flowherd("status", "--json")
     seen = json.loads(done.stdout)
@@ -165,7 +165,7 @@ def test_status_takes_a_pid_or_a_socket(flowherd: Flowherd, served: tuple[Engine
 def test_on_a_terminal_of_80_columns_no_line_of_status_is_cut(
     flowherd: Flowherd, served: tuple[Engine, Host], tmp_path: Path
 ) -> None:
-    """A real terminal: rich decides by itself how wide it is."""
+    """In a real terminal, whose width rich determines."""
     _, host = served
     ours, theirs = pty.openpty()
     env = clean_environment(XDG_RUNTIME_DIR=str(host.folder / "r"), COLUMNS="80", TERM="dumb")
@@ -184,7 +184,7 @@ def test_on_a_terminal_of_80_columns_no_line_of_status_is_cut(
 def test_with_two_supervisors_status_asks_which(
     served: tuple[Engine, Host], flowherd: Flowherd, tmp_path: Path
 ) -> None:
-    """With several it lists them."""
+    """With several supervisors it lists them."""
     engine, host = served
     words = [
         *MODULE,
@@ -267,7 +267,7 @@ def test_a_supervisor_runs_from_a_clone_and_by_its_own_name(
 def test_a_taken_default_port_is_one_warning_and_the_socket_serves(engine: Engine, tmp_path: Path) -> None:
     """A second supervisor on a host must start, too."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # somebody else has it: as good
+        with contextlib.suppress(OSError):  # in use by another program, which is as good
             stack.enter_context(socket.create_server(("127.0.0.1", 9464)))
         words = [*MODULE, "run", APP, "-p", "1", "--api-url", engine.url, "--app-dir", str(APPS)]
         with program(*words, folder=tmp_path) as process:
@@ -280,7 +280,7 @@ def test_a_taken_default_port_is_one_warning_and_the_socket_serves(engine: Engin
 
 
 def test_the_engine_reads_no_variable_but_its_own_secret(tmp_path: Path) -> None:
-    """Everybody who runs the engine has them exported: hostile values of all change nothing."""
+    """Users of the engine have them exported: even hostile values have no effect."""
     (tmp_path / "flowherd.toml").write_text("this is = not [toml")
     with program(*MODULE, "engine", "--port", "0", folder=tmp_path, env=HOSTILE) as process:
         assert process.stdout is not None
@@ -301,8 +301,8 @@ def test_the_engine_reads_no_variable_but_its_own_secret(tmp_path: Path) -> None
 # What a new user meets
 
 
-def test_without_words_it_says_what_it_can_do(flowherd: Flowherd) -> None:
-    """Exit 0: to ask is no error."""
+def test_without_arguments_it_prints_its_help(flowherd: Flowherd) -> None:
+    """Exit 0, since this is no error."""
     done = flowherd()
     assert done.returncode == 0
     assert "Usage: flowherd COMMAND" in done.stdout
@@ -310,8 +310,8 @@ def test_without_words_it_says_what_it_can_do(flowherd: Flowherd) -> None:
         assert f" {command} " in done.stdout
 
 
-def test_an_engine_that_is_away_is_said_once_and_found_again(tmp_path: Path) -> None:
-    """E1: one line a process, not one a try; status says so; then work goes on by itself."""
+def test_an_engine_that_is_away_is_logged_once_and_found_again(tmp_path: Path) -> None:
+    """E1: one line per process, not one per try; status shows it; then work goes on by itself."""
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
     with running_host(tmp_path, APP, "-p", "2", url=f"http://127.0.0.1:{port}") as host:
@@ -329,8 +329,8 @@ def test_an_engine_that_is_away_is_said_once_and_found_again(tmp_path: Path) -> 
         assert len(host.log("engine_unreachable")) == 4
 
 
-def test_an_engine_that_wants_a_token_is_said_with_the_remedy(tmp_path: Path) -> None:
-    """No credentials at all is what one forgets first; it is no crash."""
+def test_an_engine_that_needs_a_token_is_reported_with_the_remedy(tmp_path: Path) -> None:
+    """Missing credentials are a common mistake and must not be a crash."""
     with (
         running_engine(credentials=("me", "canary")) as engine,
         running_host(tmp_path, APP, "-p", "1", url=engine.url) as host,
@@ -341,7 +341,7 @@ def test_an_engine_that_wants_a_token_is_said_with_the_remedy(tmp_path: Path) ->
 
 
 def test_what_is_unwise_is_a_warning_at_the_start(tmp_path: Path) -> None:
-    """S13, S14: said once, and it runs."""
+    """S13, S14: one warning, and it runs."""
     secret = tmp_path / "secret"
     secret.write_text("canary")
     secret.chmod(0o644)
@@ -355,7 +355,7 @@ def test_what_is_unwise_is_a_warning_at_the_start(tmp_path: Path) -> None:
 
 
 def test_dependencies_planted_beside_the_app_are_not_ours(engine: Engine, tmp_path: Path) -> None:
-    """S17: the app's folder goes first on the path only after our own imports."""
+    """S17: the app's folder is put first on the import path only after our own imports."""
     apps = tmp_path / "apps"
     apps.mkdir()
     (apps / "planted_app.py").write_text((APPS / "sample_app.py").read_text())

@@ -1,4 +1,4 @@
-"""One token for the whole host, and a secret that shows nowhere (faults.md E8, E9, E11, S7, S8, M11)."""
+"""One token for the whole host, and a secret that is never shown (faults.md E8, E9, E11, S7, S8, M11)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WITH_CLIENT = ("--client-id", CLIENT[0])
 
 @pytest.mark.timeout(90)
 def test_eight_processes_ask_for_one_token_an_expiry_and_work_through_three(tmp_path: Path) -> None:
-    """E8, M11: tokens live 3 s; activities of 10 s are beaten, short ones come and go all the while."""
+    """E8, M11: tokens live 3 s; activities of 10 s get heartbeats, short ones come and go meanwhile."""
     with running_engine("--token-ttl", "3", "--default-lease", "3", credentials=CLIENT) as engine:
         counter = _count_token_calls(engine)
         engine.submit("wait", 8, seconds=10)
@@ -46,7 +46,7 @@ def test_eight_processes_ask_for_one_token_an_expiry_and_work_through_three(tmp_
             assert took_s > 9, "three expiries must lie within the run"
             assert (
                 4 <= counter() <= 1 + took_s / (0.75 * 3)
-            )  # renewed at four fifths of a life, less a little jitter
+            )  # renewed at four fifths of its life, minus jitter
             assert set(engine.claims_per_activity().values()) == {1}
             assert not host.log("engine_refuses_our_token")
             assert not host.log("token_not_granted")
@@ -75,8 +75,8 @@ def test_an_outage_of_the_token_route_after_the_first_grant_is_only_an_outage(tm
             assert not host.log("credentials_refused")
 
 
-async def test_whoever_comes_within_the_pause_after_a_refusal_shares_it() -> None:
-    """M11: a hundred heartbeats in an outage of the token route are one try, not a hundred."""
+async def test_calls_within_the_pause_after_a_refusal_share_it() -> None:
+    """M11: a hundred heartbeats during an outage of the token route cause one try."""
     now, config = [0.0], WorkerConfig(client_id=CLIENT[0], client_secret=SecretStr(CANARY))
     with scripted_server({"/api/v1/oauth/token": Reply(401)}) as server:
         async with new_client(server.url, None, connections=2) as http:
@@ -110,7 +110,7 @@ def test_a_wrong_secret_from_the_start_is_exit_4_after_the_grace_in_one_line(tmp
 
 @pytest.mark.timeout(60)
 def test_a_rotated_secret_needs_no_restart(tmp_path: Path) -> None:
-    """The engine takes the new secret alone from now on; the host reads its file again when it is refused."""
+    """From now on the engine takes only the new secret; the host reads its file again after a refusal."""
     file, db, flags = tmp_path / "secret", str(tmp_path / "engine.sqlite"), ("--token-ttl", "2")
     file.write_text("the-old-secret")
     file.chmod(0o600)
@@ -144,7 +144,7 @@ def test_without_a_client_id_no_authorization_header_is_sent(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("status", [302, 307, 308])
 def test_a_redirect_never_carries_the_bearer_elsewhere(tmp_path: Path, status: int) -> None:
-    """E11: a redirect is not followed, on the token route neither, and the log names where it leads."""
+    """E11: redirects are not followed, not even on the token route, and the log names the target."""
     token = {"access_token": "bearer-canary", "token_type": "Bearer", "expires_in": 3600}
     with scripted_server() as other, scripted_server({"/api/v1/oauth/token": Reply(200, token)}) as server:
         server.replies["/api/v1/workers/poll"] = Reply(
@@ -174,7 +174,7 @@ def test_a_redirect_of_the_token_route_never_carries_the_secret_elsewhere(tmp_pa
 
 @pytest.fixture
 def busy_host(tmp_path: Path) -> Iterator[tuple[Engine, Host]]:
-    """A host with credentials from a file that has worked, failed, crashed and been looked at."""
+    """A host with credentials from a file that has completed, failed and crashed, and served its pages."""
     secret_file = tmp_path / "secret"
     secret_file.write_text(CANARY)
     secret_file.chmod(0o600)
@@ -190,7 +190,7 @@ def busy_host(tmp_path: Path) -> Iterator[tuple[Engine, Host]]:
             engine.wait_for("fail", 2)
             host.wait_for_log(
                 "process_ready", 4
-            )  # the keeper, two workers, and the one in the place of the killed
+            )  # keeper, two workers, and the replacement of the killed one
             host.signal(signal.SIGUSR1)
             host.wait_for_log("stack_of_thread")
             yield engine, host
@@ -207,13 +207,13 @@ def test_the_secret_and_the_bearer_are_in_no_log_status_title_or_environment(
         for name in ("cmdline", "environ", "comm"):
             seen[f"{pid} {name}"] = Path(f"/proc/{pid}/{name}").read_bytes()
     assert len(seen) >= 2 + 3 * 4
-    header = bearer.split(".")[0].encode()  # begins every token of this engine
+    header = bearer.split(".")[0].encode()  # prefix of every token of this engine
     found = [place for place, data in seen.items() if CANARY.encode() in data or header in data]
     assert not found
 
 
 def test_process_titles_say_which_process_it_is_and_no_more(busy_host: tuple[Engine, Host]) -> None:
-    """S8: `ps` shows what is what."""
+    """S8: `ps` shows each process's purpose."""
     _, host = busy_host
     titles = {_title(pid) for pid in (host.pid, *host.tree())}
     assert titles == {
@@ -267,6 +267,6 @@ def _hits(engine: Engine, route: str) -> int:
 
 
 def _count_token_calls(engine: Engine) -> Any:
-    """A fault that does nothing but count; what it returns says how many calls there were."""
+    """Installs a fault that only counts; returns a function that gives the number of calls."""
     _script(engine, {"route": "token", "times": None})
     return lambda: _hits(engine, "token")

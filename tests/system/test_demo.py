@@ -35,7 +35,7 @@ _FIGURES = {
 
 
 class Demo:
-    """One demo in a process of its own; everything it starts inherits a mark by which it is found again."""
+    """A demo in a separate process; everything it starts inherits a mark by which it can be found."""
 
     def __init__(self, folder: Path, options: str) -> None:
         self._mark = uuid.uuid4().hex
@@ -63,7 +63,7 @@ class Demo:
         return self.process.returncode, out, err
 
     def running(self) -> list[psutil.Process]:
-        """Everything of this demo that still runs."""
+        """Returns the processes of this demo that still run."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -96,7 +96,7 @@ def document(output: str) -> dict[str, Any]:
 
 
 def test_two_processes_give_the_answer_of_none_and_lose_nothing(demo: Callable[[str], Demo]) -> None:
-    """The first thing a newcomer sees must be right, whatever is exported or lies in the folder."""
+    """A newcomer's first command must be right, whatever is exported or in the folder."""
     run = demo("processes=2, as_json=True, activities=40")
     code, out, err = run.finish()
     assert code == 0, err
@@ -127,7 +127,7 @@ def test_killed_processes_change_nothing_about_the_answer(demo: Callable[[str], 
 
 
 def test_a_demo_that_is_killed_leaves_no_process_behind(demo: Callable[[str], Demo]) -> None:
-    """Nobody is left to end engine, supervisor and workers: the kernel ends the two, and the workers heed that."""
+    """The kernel ends engine and supervisor, and the workers end with the supervisor."""
     run = demo("processes=2, activities=100")
     assert run.process.stderr is not None
     while "on 1 process" not in run.process.stderr.readline():
@@ -150,7 +150,7 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def test_a_stopped_demo_leaves_nothing_behind(demo: Callable[[str], Demo]) -> None:
-    """Ctrl-C in the middle is how most people end a demo; engine and workers must not live on."""
+    """Most users end a demo with Ctrl-C; engine and workers must not survive it."""
     run = demo("processes=2, activities=100")
     assert run.process.stderr is not None
     while "on 1 process" not in run.process.stderr.readline():

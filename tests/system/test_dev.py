@@ -1,4 +1,4 @@
-"""`flowherd dev` and `--reload`: from nothing to one's own activity, and to the next version of it by saving a file."""
+"""`flowherd dev` and `--reload`: from nothing to the user's own activity, and to its next version by a save."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(200)
 BIN = Path(sys.executable).parent
-CEILING_S = 60.0  # for four programs that start one after the other, each a Python with its imports
+CEILING_S = 60.0  # for four Python programs that start one after the other
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 HOSTILE = {
     "KRUXIAFLOW_API_URL": "http://127.0.0.1:9",
@@ -34,7 +34,7 @@ APP = "from flowherd import activity\n\n\n@activity\nasync def version() -> int:
 
 
 class Dev:
-    """A running `flowherd dev`, and what it has said."""
+    """A running `flowherd dev` and its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], said: Path) -> None:
         self.process = process
@@ -72,7 +72,7 @@ class Dev:
 
 @contextmanager
 def running(folder: Path, command: str) -> Iterator[Dev]:
-    """Runs a shell line, with a supervisor's socket of its own; ends what is left."""
+    """Runs a shell line with its own folder for sockets; ends the rest afterwards."""
     said = folder / "said.txt"
     (folder / "r").mkdir()
     env = clean_environment(XDG_RUNTIME_DIR=str(folder / "r"), **HOSTILE)
@@ -87,7 +87,7 @@ def running(folder: Path, command: str) -> Iterator[Dev]:
 
 
 def test_four_commands_lead_from_a_clone_to_ones_own_activity(tmp_path: Path) -> None:
-    """As the README shows it; the settings of a real engine are not heard; Ctrl-C ends all of it in order."""
+    """As in the README; settings of a real engine are ignored; Ctrl-C ends everything in order."""
     [block] = [
         text for text in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) if "flowherd init" in text
     ]
@@ -107,14 +107,14 @@ def test_four_commands_lead_from_a_clone_to_ones_own_activity(tmp_path: Path) ->
 
 
 def test_saving_a_file_brings_the_next_version_and_a_broken_one_leaves_the_old(tmp_path: Path) -> None:
-    """A reload as in production: the old version goes on until the new one is ready."""
+    """As a reload in production: the old version runs until the new one is ready."""
     app = tmp_path / "my_app.py"
     app.write_text(APP.format(1))
     command = f"exec {BIN}/flowherd dev my_app --port 0 -p 1 --admin off --log-format json"
     with running(tmp_path, command) as dev:
         dev.wait_for('"event": "app_loaded"')
         assert "result: 1" in dev.submit("version")
-        dev.wait_for('"level": "info", "event": "activity_completed"')  # so that one sees that it has run
+        dev.wait_for('"level": "info", "event": "activity_completed"')  # shows that it has run
         app.write_text(APP.format("2 +"))
         dev.wait_for('"event": "(?:reload_failed|preload_failed|boot_failed)"')
         assert "result: 1" in dev.submit("version")
@@ -123,8 +123,8 @@ def test_saving_a_file_brings_the_next_version_and_a_broken_one_leaves_the_old(t
         assert "result: 3" in dev.submit("version")
 
 
-def test_a_first_import_that_fails_is_said_once_and_tried_again_at_the_next_save(tmp_path: Path) -> None:
-    """Who is writing an app has not finished it: the engine goes on, and nobody types the command again."""
+def test_a_first_import_that_fails_is_logged_once_and_tried_again_at_the_next_save(tmp_path: Path) -> None:
+    """An unfinished app must not end the engine or require the command again."""
     app = tmp_path / "my_app.py"
     app.write_text("1 / 0\n")
     command = f"exec {BIN}/flowherd dev my_app --port 0 -p 1 --admin off --log-format json"
@@ -144,7 +144,7 @@ def test_a_first_import_that_fails_is_said_once_and_tried_again_at_the_next_save
 
 
 def test_ctrl_c_ends_the_wait_for_a_save(tmp_path: Path) -> None:
-    """With the code of what has failed."""
+    """With the exit code of the failed host."""
     (tmp_path / "my_app.py").write_text("1 / 0\n")
     with running(tmp_path, f"exec {BIN}/flowherd dev my_app --port 0 --admin off") as dev:
         dev.wait_for("the next change of a file in . is tried")
@@ -156,14 +156,14 @@ def test_ctrl_c_ends_the_wait_for_a_save(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("words", "code"), [("my_app --no-reload", 3), ("not_there", 2)])
 def test_what_no_save_can_mend_ends_dev(tmp_path: Path, words: str, code: int) -> None:
-    """A name without a file is a slip of the command line; without reloading nobody looks at files."""
+    """A name without a file is a usage error; without reloading, files are not watched."""
     (tmp_path / "my_app.py").write_text("1 / 0\n")
     with running(tmp_path, f"exec {BIN}/flowherd dev {words} --port 0 --admin off") as dev:
         assert dev.process.wait(40) == code
 
 
 def test_a_dev_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
-    """An engine that nobody ends would hold the port against the next one."""
+    """A leftover engine would block the port for the next one."""
     (tmp_path / "my_app.py").write_text(APP.format(1))
     command = f"exec {BIN}/flowherd dev my_app --port 0 -p 1 --admin off --log-format json"
     with running(tmp_path, command) as dev:
@@ -184,7 +184,7 @@ def test_a_port_that_is_taken_is_said_by_the_engine(engine: Engine, tmp_path: Pa
 
 
 def test_run_reloads_too_and_its_watcher_ends_with_it(engine: Engine, tmp_path: Path) -> None:
-    """`--reload` is a process of its own."""
+    """`--reload` starts a separate process."""
     app = tmp_path / "my_app.py"
     app.write_text(APP.format(1))
     with running_host(tmp_path, "my_app", "-p", "1", "--reload", url=engine.url, app_dir=tmp_path) as host:
@@ -216,7 +216,7 @@ def command_of(pid: int) -> str:
 
 @pytest.mark.parametrize("listens", [True, False])
 def test_a_change_before_the_supervisor_listens_is_no_end_of_it(tmp_path: Path, *, listens: bool) -> None:
-    """HUP kills whoever has no handler: while it starts, a supervisor has none."""
+    """HUP kills a process without a handler, which a starting supervisor does not have yet."""
     ready, told = os.pipe()
     handler = "signal.signal(signal.SIGHUP, lambda *_: print('reloads', flush=True)); " if listens else ""
     code = f"import os, signal, sys; {handler}os.write({told}, b'x'); sys.stdin.read()"

@@ -36,7 +36,7 @@ HANGS_AT_IMPORT = "import threading\nthreading.Event().wait()\n"
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_0_after_a_clean_stop(engine: Engine, run_host: Callable[..., Host], number: signal.Signals) -> None:
-    """Also after INT: Ctrl-C is how people stop it."""
+    """Also after INT, which Ctrl-C sends."""
     host = run_host(APP, url=engine.url)
     engine.submit("hello", 2, name="x")
     engine.wait_for("complete", 2)
@@ -56,7 +56,7 @@ def test_0_after_a_clean_stop_while_the_engine_is_away(run_host: Callable[..., H
 
 
 def test_0_once_a_burst_is_worked_off(engine: Engine, tmp_path: Path) -> None:
-    """--burst: what is queued before and while it runs is done; then it drains by itself."""
+    """--burst: work queued before and during the run is done; then it drains by itself."""
     first = engine.submit("hello", 5, name="x")
     flags = ("-p", "2", "--burst", "--burst-idle", "1.5s")
     with running_host(tmp_path, APP, *flags, url=engine.url) as host:
@@ -71,7 +71,7 @@ def test_0_once_a_burst_is_worked_off(engine: Engine, tmp_path: Path) -> None:
 def test_1_when_the_keeper_is_killed_three_times_in_10_s(
     engine: Engine, run_host: Callable[..., Host]
 ) -> None:
-    """That is a defect: drain, say so, and leave."""
+    """That is a defect: it drains, logs it and exits."""
     host = run_host(APP, url=engine.url)
     for round_number in (1, 2, 3):
         os.kill(host.keeper(), signal.SIGKILL)
@@ -123,7 +123,7 @@ def test_3_when_the_app_cannot_be_imported(tmp_path: Path) -> None:
     ("way", "ended"), [("--preload", "preload_exited"), ("--no-preload", "process_exited")]
 )
 def test_3_when_the_app_hangs_at_import(tmp_path: Path, way: str, ended: str) -> None:
-    """C19: as a boot failure, after --boot-timeout; the line names the flag, and where the app's code stands."""
+    """C19: as a boot failure, after --boot-timeout; the line names the flag and the app's current line."""
     (tmp_path / "hangs.py").write_text(HANGS_AT_IMPORT)
     flags = ("-p", "2", "--boot-timeout", "1", way)
     with running_host(tmp_path, "hangs", *flags, url=NOBODY, app_dir=tmp_path) as host:
@@ -152,7 +152,7 @@ def test_5_after_more_short_ends_than_allowed_with_waits_between(tmp_path: Path)
         started = [line for line in host.log("process_started") if line["process"] == 0]
         assert len(started) == 3
         assert [line["again_in_s"] for line in died[:1]] == [0]
-        assert 0.4 <= died[1]["again_in_s"] <= 0.6  # half a second, give or take a fifth
+        assert 0.4 <= died[1]["again_in_s"] <= 0.6  # 0.5 s ± 20 %
         assert _at(started[2]) - _at(died[1]) >= died[1]["again_in_s"] - 0.01
         [line] = host.log("crash_loop")
         assert line["short_ends"] == 3
@@ -162,7 +162,7 @@ def test_5_after_more_short_ends_than_allowed_with_waits_between(tmp_path: Path)
 def test_6_when_something_was_given_back(
     engine: Engine, run_host: Callable[..., Host], tmp_path: Path
 ) -> None:
-    """An orchestrator can tell a stop that was too short."""
+    """An orchestrator can detect a stop that was too short."""
     journal = tmp_path / "journal"
     host = run_host(APP, "--graceful-timeout", "0.5", url=engine.url)
     engine.submit("wait", 1, seconds=60, journal=str(journal))
@@ -174,7 +174,7 @@ def test_6_when_something_was_given_back(
 
 
 def _took_s(host: Host, since: str = "starting") -> float:
-    """Up to its last word, by its own clock: how long a busy machine takes to start Python is not its doing."""
+    """Seconds up to its last log line, by its own clock, without the start of Python on a busy machine."""
     lines = host.log()
     [first] = [line for line in lines if line.get("event") == since]
     return max(_at(line) for line in lines if "time" in line) - _at(first)

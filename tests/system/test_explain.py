@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 @pytest.fixture
 def explain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Explain:
-    """Exit code, stdout and stderr of `flowherd explain`, where a host runs."""
+    """Runs `flowherd explain` beside a host; returns exit code, stdout and stderr."""
 
     def call(host: Host, *words: str) -> tuple[int, str, str]:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(host.folder / "r"))
@@ -46,7 +46,7 @@ def words_of(found: list[dict[str, Any]], source: str = "host") -> list[str]:
     return [event["event"] for event in found if event["source"] == source]
 
 
-def test_a_crash_is_told_from_the_claim_to_the_end_and_outlives_the_keeper(
+def test_a_crash_is_explained_from_claim_to_end_also_by_the_next_keeper(
     engine: Engine, run_host: Callable[..., Host], explain: Explain
 ) -> None:
     """The host's engine is asked without being named; the second death is the last attempt."""
@@ -77,7 +77,7 @@ def test_a_crash_is_told_from_the_claim_to_the_end_and_outlives_the_keeper(
     assert out.splitlines()[-1].startswith("Next: nothing: the workflow has failed for good.")
 
 
-def test_what_runs_says_for_how_long_and_what_comes_next(
+def test_a_running_attempt_is_shown_with_its_duration_and_the_next_step(
     engine: Engine, run_host: Callable[..., Host], explain: Explain
 ) -> None:
     host = run_host("sample_app:registry", "-c", "1", url=engine.url, processes=1)

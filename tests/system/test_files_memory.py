@@ -1,4 +1,4 @@
-"""A large file goes up and comes down in constant memory, as a worker's process does it (faults.md F6)."""
+"""A large file is uploaded and downloaded in constant memory, as in a worker's process (faults.md F6)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.fork, pytest.mark.timeout(120)]
 MOST_GROWTH_KB = 16 << 10
 MOST_STOCK_GROWTH_KB = 24 << 10
 
-# The peak is the kernel's own, so that nothing between two looks is missed. The first, small round brings up
+# The kernel records the peak, so that nothing between two readings is missed. The first, small round loads
 # the client, the loop's thread and the pages of all code.
 _TRANSFER = """
 import asyncio, json, pathlib, re, sys
@@ -103,7 +103,7 @@ def test_f6_a_stock_handlers_large_file_goes_up_and_down_within_24_mb_of_memory(
 
 
 def _transferred(program: str, folder: Path, size: int) -> dict[str, int]:
-    """Runs a program that takes a small and a large file there and back."""
+    """Runs a program that uploads and downloads a small and a large file."""
     for name, length in (("small", 1 << 20), ("large", size)):
         with (folder / name).open("wb") as file:
             file.truncate(length)

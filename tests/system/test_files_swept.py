@@ -17,7 +17,7 @@ ID, SECRET = "worker-1", "s3cret"
 
 @pytest.mark.timeout(60)
 def test_f8_a_killed_workers_files_are_gone_once_its_successor_has_started(tmp_path: Path) -> None:
-    """The work is done again by the successor, which downloads for itself and sweeps what the dead one left."""
+    """The successor repeats the work with its own download and removes the dead worker's files."""
     temp, mark = tmp_path / "t", tmp_path / "mark"
     temp.mkdir()
     env = {"TMPDIR": str(temp), "KRUXIAFLOW_CLIENT_ID": ID, "KRUXIAFLOW_CLIENT_SECRET": SECRET}

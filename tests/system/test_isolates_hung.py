@@ -1,4 +1,4 @@
-"""Isolates hang from the supervisor: whoever dies, none is left behind, and what is wanted is made (A17, M5)."""
+"""Isolates are children of the supervisor: whichever process dies, none is left, and requests are met (A17, M5)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def is_gone(pid: int) -> bool:
 def test_an_isolate_is_a_child_of_the_supervisor_in_a_group_of_its_own(
     engine: Engine, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
-    """It inherits its worker's number, and the kernel may take it first."""
+    """It has its worker's index, and the kernel may kill it first."""
     journal = tmp_path / "journal"
     with start(tmp_path, engine, *flags) as host:
         [workflow] = engine.submit("who", 1, seconds=0, journal=str(journal))
@@ -57,7 +57,7 @@ def test_an_isolate_is_a_child_of_the_supervisor_in_a_group_of_its_own(
 
 
 def test_c15_what_an_isolate_has_started_ends_with_it(engine: Engine, tmp_path: Path) -> None:
-    """Faults C15: its group is killed before it is reaped, when nobody else can have its name."""
+    """Faults C15: its group is killed before the reap, when its id cannot be reused."""
     journal = tmp_path / "journal"
     with start(tmp_path, engine):
         engine.submit("with_program", 1, settings=ONCE, journal=str(journal))
@@ -79,7 +79,7 @@ def test_an_isolate_does_not_outlive_its_worker(engine: Engine, tmp_path: Path) 
 
 @pytest.mark.parametrize("state", ["running", "frozen"])
 def test_m5_an_isolate_does_not_outlive_the_supervisor(engine: Engine, tmp_path: Path, state: str) -> None:
-    """M5, also one that cannot see the end of its channel: the kernel kills it."""
+    """M5: one that cannot see the end of its channel is killed by the kernel."""
     journal = tmp_path / "journal"
     with start(tmp_path, engine) as host:
         engine.submit("who", 1, settings=ONCE, seconds=60, journal=str(journal))
@@ -94,7 +94,7 @@ def test_m5_an_isolate_does_not_outlive_the_supervisor(engine: Engine, tmp_path:
 def test_an_isolate_that_a_dead_zygote_has_not_made_is_made_by_the_next(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """Frozen first, so that the question cannot have been answered."""
+    """The zygote is frozen first, so that it cannot have answered."""
     journal = tmp_path / "journal"
     with start(tmp_path, engine) as host:
         host.ready(1)

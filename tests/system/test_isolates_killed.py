@@ -1,4 +1,4 @@
-"""Isolates and their programs end with what they belong to, whatever of it is killed, in whatever order (A17, M5)."""
+"""Isolates and their programs end with their worker, whatever is killed in whatever order (A17, M5)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_gone(pid: int) -> bool:
 
 
 def noted(folder: Path, count: int) -> list[int]:
-    """The isolates of so many attempts that have begun, and what they have started."""
+    """Waits for `count` begun attempts; returns their isolates and the programs that these started."""
 
     def look() -> list[int]:
         files = [path for path in folder.iterdir() if path.suffix[1:].isdigit()]
@@ -49,7 +49,7 @@ def pid_of(host: Host, part: str) -> int:
 
 
 def kill_all(engine: Engine, folder: Path, victims: tuple[str, ...]) -> None:
-    """One isolate hears nothing, one holds the GIL; both have started a program."""
+    """One isolate ignores its stop, one holds the GIL; both have started a program."""
     notes = folder / "notes"
     notes.mkdir(parents=True)
     with running_host(folder, APP, "-p", "1", "-c", "4", url=engine.url) as host:
@@ -89,7 +89,7 @@ STARTS = {"before_isolated": (1,), "before_begin": (1,), "after_begin": (1, 2)}
 
 
 @pytest.mark.parametrize("point", ISOLATE_POINTS)
-def test_a_worker_that_dies_while_it_hands_an_activity_over_has_nothing_run_twice_at_once(
+def test_a_worker_that_dies_while_it_starts_an_isolate_lets_nothing_run_twice_at_once(
     engine: Engine, tmp_path: Path, point: str
 ) -> None:
     """`Begin` is sent once the record says that the activity is isolated, and an isolate ends with its worker."""

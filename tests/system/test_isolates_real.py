@@ -1,4 +1,4 @@
-"""Isolates under a real supervisor: made, watched, stopped, killed, and gone with whoever they belong to."""
+"""Isolates under a real supervisor: started, stopped, killed, and ended with their worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONCE = {"retry": {"max_attempts": 1}}
 
 @pytest.fixture
 def host(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Host]]:
-    """Starts a host for the app; whatever is left of it ends with the test."""
+    """Starts a host for the app; the rest of it ends with the test."""
     made: list[Any] = []
 
     def start(*flags: str, processes: int = 1) -> Host:
@@ -36,7 +36,7 @@ def host(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Host]]:
 
 
 def noted(folder: Path, count: int = 1) -> list[tuple[int, list[int]]]:
-    """The processes of so many attempts that have begun, each with those it has started."""
+    """Waits for `count` begun attempts; returns their processes, each with its programs."""
 
     def look() -> list[tuple[int, list[int]]]:
         files = [path for path in folder.iterdir() if path.suffix != ".new" and path.suffix[1:].isdigit()]
@@ -47,7 +47,7 @@ def noted(folder: Path, count: int = 1) -> list[tuple[int, list[int]]]:
 
 
 def why_failed(engine: Engine, workflow: str) -> str:
-    """What its only attempt failed with."""
+    """Returns the failure of its only attempt."""
     return str(engine.workflow(workflow)["activities"][0]["error"])
 
 
@@ -59,7 +59,7 @@ def is_gone(pid: int) -> bool:
 
 
 def test_an_isolate_works_logs_and_prints_under_its_worker(engine: Engine, host: Callable[..., Host]) -> None:
-    """One is used for many; another process's activities run in that one's own."""
+    """One isolate serves many activities; each process has its own."""
     running = host(processes=2)
     workers = set(running.children().values())
     ids = engine.submit("greet", 12, name="Ada")
@@ -82,7 +82,7 @@ def test_an_isolate_works_logs_and_prints_under_its_worker(engine: Engine, host:
 def test_an_isolate_calls_the_engine_with_the_token_of_the_host(
     tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
-    """The keeper has fetched it; whoever works in the isolate knows no secret."""
+    """The keeper has fetched it; the isolate does not know the secret."""
     client = ("the-client", "the-secret-of-the-client")
     with running_engine(credentials=client) as engine:
         words = ("-p", "1", "--client-id", client[0], *flags)
@@ -97,7 +97,7 @@ def test_an_isolate_calls_the_engine_with_the_token_of_the_host(
             eventually(lambda: not Path(output["folder"]).exists(), "the end of its folder")
 
 
-def test_a17_a_crash_and_a_hang_in_isolates_cost_nobody_else(
+def test_a17_a_crash_and_a_hang_in_isolates_cost_no_other_activity(
     engine: Engine, host: Callable[..., Host], tmp_path: Path
 ) -> None:
     """The worker lives on: the crash is retried, the hang killed with its program after its grace."""
@@ -139,10 +139,10 @@ def test_a_second_signal_ends_isolates_within_a_second(
 
 
 @pytest.mark.parametrize("who", ["supervisor", "worker"])
-def test_isolates_end_with_whoever_they_belong_to(
+def test_isolates_end_with_their_worker_and_with_the_supervisor(
     engine: Engine, host: Callable[..., Host], tmp_path: Path, who: str
 ) -> None:
-    """P1, P2: also those that hear nothing, and what they have started."""
+    """P1, P2: also those that ignore their stop, and the programs they have started."""
     running = host()
     [workflow] = engine.submit("hang", settings=ONCE, folder=str(tmp_path))
     [(isolate, [program])] = noted(tmp_path)

@@ -1,4 +1,4 @@
-"""Leases that outlive everything: hung loops, a held GIL, frozen and killed processes of our own."""
+"""Leases survive hung loops, a held GIL, and frozen and killed processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ StartHost = Callable[..., Host]
 def test_a_loop_that_hangs_beyond_its_limit_is_ended_and_the_guilty_named(
     engine: Engine, run_host: StartHost, tmp_path: Path
 ) -> None:
-    """C11, C12: past limit and grace the process is ended; its neighbour is told that it was not its fault."""
+    """C11, C12: past limit and grace the process is ended; its neighbour's failure does not blame it."""
     journal = tmp_path / "journal"
     host = run_host(APP, "--cancel-grace", "1", processes=1, url=engine.url)
     [neighbour] = engine.submit(
@@ -59,7 +59,7 @@ def test_the_line_that_blocks_a_loop_is_named(engine: Engine, run_host: StartHos
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("seconds", [5, pytest.param(8, marks=pytest.mark.soak)])
 def test_a_held_gil_loses_no_lease(run_host: StartHost, tmp_path: Path, seconds: int) -> None:
-    """M8: 8 s of a held GIL under a 3 s lease: nothing lost, nobody killed."""
+    """M8: 8 s of a held GIL under a 3 s lease: nothing is lost, no process is killed."""
     journal = tmp_path / "journal"
     with running_engine(*SHORT_LEASE) as engine:
         host = run_host(APP, "--default-lease", "3", processes=1, url=engine.url)
@@ -71,7 +71,7 @@ def test_a_held_gil_loses_no_lease(run_host: StartHost, tmp_path: Path, seconds:
 
 @pytest.mark.timeout(90)
 def test_a_frozen_keeper_is_replaced_before_a_lease_is_lost(run_host: StartHost, tmp_path: Path) -> None:
-    """A keeper that is stopped for good: 16 activities under a 6 s lease do not notice."""
+    """A keeper that is stopped for good does not affect 16 activities under a 6 s lease."""
     journal = tmp_path / "journal"
     with running_engine("--default-lease", "6", "--sweep-interval", "0.5") as engine:
         host = run_host(APP, "--default-lease", "6", url=engine.url)
@@ -90,7 +90,7 @@ def test_a_frozen_keeper_is_replaced_before_a_lease_is_lost(run_host: StartHost,
 def test_n3_settlements_that_are_slow_cost_no_living_activity_its_lease(
     run_host: StartHost, tmp_path: Path
 ) -> None:
-    """N3: `/fail` takes 6 s while what a killed process held is settled; the others are kept meanwhile."""
+    """N3: `/fail` takes 6 s while a killed process is settled; other leases are extended meanwhile."""
     journal = tmp_path / "journal"
     with running_engine(*SHORT_LEASE) as engine:
         run_host(APP, "-c", "100", "--default-lease", "3", url=engine.url)
@@ -114,7 +114,7 @@ def test_n3_settlements_that_are_slow_cost_no_living_activity_its_lease(
 
 @pytest.mark.timeout(90)
 def test_a_frozen_worker_keeps_its_leases_and_goes_on_afterwards(run_host: StartHost, tmp_path: Path) -> None:
-    """C25: stopped for longer than the lease, then continued; nobody else was given its work."""
+    """C25: stopped for longer than the lease, then continued; its work went to no other worker."""
     journal = tmp_path / "journal"
     with running_engine(*SHORT_LEASE) as engine:
         host = run_host(APP, "--default-lease", "3", url=engine.url)
@@ -165,9 +165,9 @@ def _error(engine: Engine, workflow: str) -> str:
 def test_a_poison_is_found_among_its_neighbours_and_they_all_complete(
     engine: Engine, run_host: StartHost
 ) -> None:
-    """C22, M10: neighbours have two attempts each: a healthy activity loses at most one to somebody else's crash.
+    """C22, M10: neighbours have two attempts each: a healthy activity loses at most one to another's crash.
 
-    From the second time on the killer runs in an isolate, and takes nobody with it.
+    From the second time on the killer runs in an isolate, where its crash affects no other activity.
     """
     host = run_host(APP, "--poison-after", "3", processes=4, url=engine.url)
     quickly = {"retry": {"max_attempts": 20, "strategy": "fixed", "base_seconds": 1}}

@@ -39,10 +39,10 @@ def test_every_process_enters_and_leaves_it_and_handlers_see_its_state(
 
 
 @pytest.mark.parametrize("parallel", ["processes", "threads"])
-def test_nothing_is_claimed_before_the_supervisor_has_heard_of_it(
+def test_nothing_is_claimed_before_the_supervisor_has_got_the_ready(
     engine: Engine, tmp_path: Path, parallel: str
 ) -> None:
-    """Law 5 of the brain: a process that starts is killed by a drain, a timeout or TTOU as one that holds nothing."""
+    """Law 5 of the state machine: a starting process holds nothing, so a drain, a timeout or TTOU may kill it."""
     journal, gate = tmp_path / "journal", tmp_path / "gate"
     os.mkfifo(gate)
     flags = ("-p", "1", "--no-preload", "--parallel", parallel)
@@ -60,7 +60,7 @@ def test_nothing_is_claimed_before_the_supervisor_has_heard_of_it(
 
 
 def _opened(gate: Path) -> int:
-    """A descriptor, 0 while nobody waits at the other end."""
+    """Opens the pipe; returns its descriptor, 0 while it has no reader."""
     try:
         return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:

@@ -1,4 +1,4 @@
-"""The main job on real processes: work is done, crashes heal, leases outlive blocked loops, stops lose nothing."""
+"""The main job on real processes: work is done, crashes are recovered, leases survive, stops lose nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ StartHost = Callable[..., Host]
 def test_a_queue_of_real_activities_runs_to_its_end_on_both_processes(
     engine: Engine, run_host: StartHost
 ) -> None:
-    """The whole thread: submit, claim, run, report; nothing twice."""
+    """The whole path: submit, claim, run, report; nothing twice."""
     host = run_host(APP, url=engine.url)
     workflows = engine.submit("hello", 40, name="flowherd")
     engine.submit("wait", 20, seconds=0.05)
@@ -110,7 +110,7 @@ def test_exit_0_of_a_process_that_was_not_told_to_stop_is_a_crash(
 def test_a_handler_that_blocks_its_loop_keeps_a_lease_that_is_much_shorter(
     run_host: StartHost, tmp_path: Path, seconds: int
 ) -> None:
-    """C11, M8: 12 s of a blocked loop under a 3 s lease: beaten from another process, not run twice, nobody killed."""
+    """C11, M8: 12 s of a blocked loop under a 3 s lease: heartbeats from the keeper, no repeat, no kill."""
     journal = tmp_path / "journal"
     with running_engine("--default-lease", "3", "--sweep-interval", "0.5") as engine:
         host = run_host(APP, "--default-lease", "3", url=engine.url)
@@ -126,7 +126,7 @@ def test_a_handler_that_blocks_its_loop_keeps_a_lease_that_is_much_shorter(
 def test_sigterm_lets_running_work_end_and_exits_0(
     engine: Engine, run_host: StartHost, tmp_path: Path
 ) -> None:
-    """P2, M6: nothing is given back, nothing runs twice."""
+    """P2, M6: nothing is released, nothing runs twice."""
     journal = tmp_path / "journal"
     host = run_host(APP, "--graceful-timeout", "15", url=engine.url)
     engine.submit("wait", 4, seconds=1.5, journal=str(journal))
@@ -157,7 +157,7 @@ def test_at_the_drain_limit_the_rest_is_given_back_and_said(
 def test_a_second_signal_gives_everything_back_at_once(
     engine: Engine, run_host: StartHost, tmp_path: Path
 ) -> None:
-    """P4: also what a blocked loop holds, since the keeper gives it back."""
+    """P4: also the work of a blocked loop, which the keeper releases."""
     journal = tmp_path / "journal"
     host = run_host(APP, url=engine.url)
     engine.submit("wait", 2, seconds=60, journal=str(journal))
@@ -178,7 +178,7 @@ def test_a_second_signal_gives_everything_back_at_once(
 def test_no_process_outlives_a_killed_supervisor_by_5_s(
     engine: Engine, run_host: StartHost, tmp_path: Path, doing: str
 ) -> None:
-    """P1, M5: the workers give their work back, the keeper what they could not."""
+    """P1, M5: the workers release their work, the keeper settles the rest."""
     journal = tmp_path / "journal"
     host = run_host(APP, url=engine.url)
     if doing != "nothing":
@@ -205,7 +205,7 @@ def test_an_app_that_cannot_be_imported_fails_once(tmp_path: Path) -> None:
 
 
 def test_a_killed_keeper_is_replaced_and_beats_on(run_host: StartHost, tmp_path: Path) -> None:
-    """The order to beat is in the ledger: a new keeper needs nobody to tell it."""
+    """The leases are in the ledger, which the new keeper reads."""
     journal = tmp_path / "journal"
     with running_engine("--default-lease", "3", "--sweep-interval", "0.5") as engine:
         host = run_host(APP, "--default-lease", "3", url=engine.url)
@@ -221,7 +221,7 @@ def test_a_killed_keeper_is_replaced_and_beats_on(run_host: StartHost, tmp_path:
 
 
 def _belongings(pid: int) -> tuple[list[str], int]:
-    """What descriptors a process has, sockets apart, and how many threads."""
+    """Returns a process's descriptors, sockets separately, and its number of threads."""
     return sorted(target for target in _targets(pid) if not target.startswith("socket:")), len(
         os.listdir(f"/proc/{pid}/task")
     )

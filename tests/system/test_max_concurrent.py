@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def test_one_at_a_time_means_one_on_the_whole_host_also_when_its_process_is_killed(
     engine: Engine, run_host: Callable[..., Host], tmp_path: Path
 ) -> None:
-    """The handlers' own journal says what ran beside what; the kernel gives the dead one's permit back."""
+    """The handlers' own journal shows overlaps; the kernel frees the dead process's permit."""
     config = tmp_path / "flowherd.toml"
     config.write_text("[activities.wait]\nmax_concurrent = 1\n")
     host = run_host(

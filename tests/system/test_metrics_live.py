@@ -1,4 +1,4 @@
-"""What a running host's /metrics tells of work and of a death."""
+"""A running host's /metrics through work and a crash."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_work_is_counted_and_a_killed_process_is_named_with_its_cause(engine: En
 
 
 def counters(host: Host) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """All counters and histograms of the page, from whichever keeper answers."""
+    """Returns all counters and histograms of the page, from the current keeper."""
     page = eventually(lambda: _page(host), "a page")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -65,7 +65,7 @@ def _page(host: Host) -> str:
 
 
 def test_no_counter_falls_while_processes_and_the_keeper_are_killed(engine: Engine, tmp_path: Path) -> None:
-    """A counter that falls is a reset to whoever takes its rate; sums outlive their processes and their keeper."""
+    """A decreasing counter looks like a reset; sums survive their processes and their keeper."""
     with running_host(tmp_path, "sample_app:registry", "-p", "2", url=engine.url) as host:
         host.ready(2)
         before: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}

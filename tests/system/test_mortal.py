@@ -1,4 +1,4 @@
-"""What an attempt has spent, and how far it had come, outlives its process."""
+"""An attempt's costs and checkpoints survive its process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def test_what_a_killed_process_had_spent_is_charged_once(
     engine: Engine, run_host: Callable[..., Host], tmp_path: Path
 ) -> None:
-    """The failure that gives the activity back carries it; the next attempt adds its own."""
+    """The requeueing failure carries the costs; the next attempt adds its own."""
     host = run_host("mortal_app:registry", processes=1, url=engine.url)
     [workflow] = engine.submit("spend", marker=str(tmp_path / "first"))
     engine.wait_for("complete", 1)
@@ -47,17 +47,17 @@ def test_the_attempt_after_a_kill_goes_on_where_a_checkpoint_was_kept(
 def test_in_a_storm_of_kills_every_cent_is_charged_and_none_twice(
     run_host: Callable[..., Host], tmp_path: Path
 ) -> None:
-    """What the handlers' own trace says was spent is what the engine's totals say, through kills at any moment.
+    """The engine's totals equal the handlers' own trace of costs, through kills at any moment.
 
-    A kill may fall between a spending and the line before or after it: so the trace gives two bounds. The lease is
-    short, since a kill may also take a reply to a poll along (C2).
+    A kill may fall between a cost and the line before or after it, so the trace gives two bounds. The lease is short,
+    since a kill may also lose the reply to a poll (C2).
     """
     with running_engine("--default-lease", "3", "--sweep-interval", "0.5") as engine:
         storm(engine, run_host, tmp_path)
 
 
 def at_work(host: Host) -> list[int]:
-    """The processes that a kill would hit: right after a wave of completions there are none."""
+    """Waits for processes with running work, of which there are none right after a wave of completions."""
     return [row["process"] for row in host.status()["children"] if row["in_flight"]]
 
 

@@ -1,4 +1,4 @@
-"""What systemd is told, through a socket as it makes one."""
+"""Notifications to systemd, through a socket as it creates one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_systemd_hears_of_ready_and_of_stopping(engine: Engine, tmp_path: Path) -> None:
+def test_systemd_is_notified_of_ready_and_of_stopping(engine: Engine, tmp_path: Path) -> None:
     """READY only when every process is."""
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -35,7 +35,7 @@ def _until(manager: socket.socket, word: str) -> list[str]:
     return heard
 
 
-def test_systemd_hears_of_a_reload_and_its_watchdog_is_fed(engine: Engine, tmp_path: Path) -> None:
+def test_systemd_is_notified_of_a_reload_and_its_watchdog_is_fed(engine: Engine, tmp_path: Path) -> None:
     """RELOADING until every process is new; WATCHDOG=1 while polls are answered."""
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

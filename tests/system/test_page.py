@@ -1,4 +1,4 @@
-"""The page at `/` in a real browser: it renders, goes on by itself, outlives who serves it, and fits a phone."""
+"""The page at `/` in a real browser: it renders, updates, survives a new keeper, and fits a phone."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ MOST_BYTES = 100_000
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    """One for all: the page only looks."""
+    """One engine for all tests, since the page is read-only."""
     with running_engine() as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium, without a window and without the network: all it may reach is this host."""
+    """Debian's chromium, headless and without a network: it can reach only this host."""
     with sync_api.sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
@@ -55,7 +55,7 @@ def host(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
 
 
 class View:
-    """The page of a host, and what it has complained about."""
+    """The page of a host, and its errors."""
 
     def __init__(self, browser: Browser, host: Host, **options: Any) -> None:
         self.url = f"http://{host.log('starting')[0]['status'].split(' and ')[0]}"
@@ -104,7 +104,7 @@ def test_it_shows_what_runs_and_a_killed_process_with_its_cause(
 def test_it_names_app_engine_and_host_and_shows_activities_and_failures(
     browser: Browser, engine: Engine, host: Host
 ) -> None:
-    """An operator has a name, or a feeling: done, failed, how long; then what failed, why, and of which workflow."""
+    """An operator sees counts and durations by name, then failures with reason and workflow."""
     engine.submit("hello", 5, name="Ada")
     [flow] = engine.submit("nobodys", settings={"retry": {"max_attempts": 1}})
     [running] = engine.submit("wait", seconds=20.0)
@@ -124,7 +124,7 @@ def test_it_names_app_engine_and_host_and_shows_activities_and_failures(
 
 
 def test_the_last_quarter_of_an_hour_is_drawn_as_soon_as_the_page_opens(browser: Browser, host: Host) -> None:
-    """The host has it: whoever opens the page sees what was before."""
+    """The host stores it, so that a new page shows the past."""
     eventually(lambda: host.get("/api/trend").json()["intervals"], "an interval of ten seconds has passed")
     view = View(browser, host)
     for chart in ("#throughput", "#latency"):

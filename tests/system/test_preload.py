@@ -1,4 +1,4 @@
-"""One process imports the app and all others are forked from it: what must not be shared is not, and it may die."""
+"""One process imports the app and forks all others: nothing unsafe is shared, and it may die."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def zygote(host: Host) -> int:
 def test_workers_are_forked_from_what_was_imported_once_and_are_the_supervisors_children(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """Its parent is who reaps it; a calm start has no warning and prints nothing twice."""
+    """The supervisor is the parent, which reaps them; a normal start has no warning and no duplicate output."""
     with start(tmp_path, engine) as host:
         host.ready(2)
         outputs = ask_all(engine, host, "where")
@@ -80,7 +80,7 @@ def test_an_app_that_does_not_survive_a_fork_works_all_the_same_with_one_warning
 
 
 def test_an_explicit_preload_overrides_the_check_and_not_the_warning(engine: Engine, tmp_path: Path) -> None:
-    """Whoever knows better may."""
+    """The user may know better."""
     with start(tmp_path, engine, "--preload", does="socket") as host:
         host.ready(2)
         outputs = ask_all(engine, host, "where")
@@ -118,7 +118,7 @@ def test_two_workers_never_draw_the_same_numbers(engine: Engine, tmp_path: Path,
         assert does == "random" or len({output["numpy"] for output in outputs}) == 2
 
 
-def test_a_killed_zygote_is_replaced_and_nobody_else_notices(engine: Engine, tmp_path: Path) -> None:
+def test_a_killed_zygote_is_replaced_without_effect_on_workers(engine: Engine, tmp_path: Path) -> None:
     """The workers stay as they are; what dies after it is forked from the next."""
     with start(tmp_path, engine) as host:
         host.ready(2)
@@ -133,7 +133,7 @@ def test_a_killed_zygote_is_replaced_and_nobody_else_notices(engine: Engine, tmp
 
 
 def test_a_frozen_zygote_is_replaced_when_a_worker_is_needed(engine: Engine, tmp_path: Path) -> None:
-    """SIGSTOP: it answers no more, and nobody can tell before it is asked."""
+    """SIGSTOP: it does not answer, which shows only at the next order."""
     with start(tmp_path, engine) as host:
         host.ready(2)
         frozen = zygote(host)
@@ -146,7 +146,7 @@ def test_a_frozen_zygote_is_replaced_when_a_worker_is_needed(engine: Engine, tmp
 
 
 def test_p1_nothing_of_it_outlives_a_killed_supervisor(engine: Engine, tmp_path: Path) -> None:
-    """Faults P1: workers give back and leave; the zygote has nothing to give back."""
+    """Faults P1: workers release and exit; the zygote holds nothing."""
     with start(tmp_path, engine) as host:
         host.ready(2)
         pids = [zygote(host), *host.children().values(), host.keeper()]

@@ -1,4 +1,4 @@
-"""What tests of apps get: a real engine and a real supervisor, whose processes can be killed and frozen."""
+"""The pytest plugin: a real engine and a real supervisor, whose processes can be killed and frozen."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_an_app_is_run_and_its_outputs_are_read(
 def test_the_output_of_what_has_none_says_why(
     flowherd_engine: EngineProgram, flowherd_supervisor: Callable[..., SupervisorProgram]
 ) -> None:
-    """An empty dict would be compared, and the test would fail with a riddle."""
+    """A comparison with an empty dict would fail without a reason."""
     [waiting] = flowherd_engine.submit("hello")
     with pytest.raises(AssertionError, match=r"no output: it has not ended, it is \w+: `ended` waits for it"):
         flowherd_engine.output(waiting)
@@ -65,13 +65,13 @@ def test_work_outlives_the_process_that_is_killed_and_another_that_is_frozen(
 def test_a_supervisor_that_ends_says_why(
     flowherd_supervisor: Callable[..., SupervisorProgram],
 ) -> None:
-    """And not only that something took too long."""
+    """The error has the log, not only a timeout."""
     with pytest.raises(AssertionError, match=r"(?s)exited with 3.*broken_app"):
         flowherd_supervisor("broken_app:registry", processes=1, app_dir=APPS)
 
 
 def test_the_plugin_costs_other_projects_hardly_anything() -> None:
-    """Every pytest run in the same environment loads it: no client, no engine, no supervisor comes along."""
+    """Every pytest run in the same environment loads it, so it must import no client, engine or supervisor."""
     program = (
         "import flowherd_supervisor.pytest_plugin, sys;"
         "print([name for name in ('httpx', 'flowherd', 'fastapi', 'structlog') if name in sys.modules])"

@@ -1,4 +1,4 @@
-"""What the README promises a newcomer works as it is written there."""
+"""The README's commands and snippets work as written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def blocks(language: str) -> list[str]:
 
 
 def flowherd(*words: str, env: dict[str, str]) -> str:
-    """What a command of the README prints."""
+    """Runs a command of the README and returns its output."""
     command = [sys.executable, "-m", "flowherd_supervisor", *words]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ BURST = 20
 
 @dataclass(frozen=True)
 class Load:
-    """So many activities a second, in bursts that take all of the budget at their heads."""
+    """A steady rate of activities, in bursts that fill the whole budget."""
 
     per_s: int
     each_s: float
@@ -39,7 +39,7 @@ CALM, HEAVY = Load(40, 0.05, 8), Load(500, 0.02, 64)
 def test_a_minute_of_rolling_restarts_loses_nothing_and_never_exceeds_the_budget(
     engine: Engine, run_host: Callable[..., Host], tmp_path: Path, processes: int, load: Load
 ) -> None:
-    """P6: HUP every 5 s; the handlers' own journal says what ran, how often and how many at a time."""
+    """P6: HUP every 5 s; the handlers' own journal shows every run and overlap."""
     journal = tmp_path / "journal"
     host = run_host(APP, "-c", str(load.budget), url=engine.url, processes=processes)
     submitted = _submit(load, engine, host, journal)
@@ -61,7 +61,7 @@ def test_a_minute_of_rolling_restarts_loses_nothing_and_never_exceeds_the_budget
 
 
 def _submit(load: Load, engine: Engine, host: Host, journal: Path) -> int:
-    """Submits at a steady rate while HUP comes again and again; returns how many."""
+    """Submits at a steady rate while HUP is repeated; returns the number submitted."""
     submitted, rounds, begun_at = 0, 0, time.monotonic()
     while (past_s := time.monotonic() - begun_at) < EVERY_S * (ROUNDS + 0.5):
         if past_s >= EVERY_S * (rounds + 1) and rounds < ROUNDS:

@@ -36,7 +36,7 @@ async def brand_new() -> int:
 
 
 def test_s11_nothing_is_pickled_on_any_way_of_an_activity(engine: Engine, tmp_path: Path) -> None:
-    """Faults S11: whoever can write to a socket of ours must not be able to run code by it."""
+    """Faults S11: write access to one of our sockets must not allow running code."""
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(NO_PICKLE)
     told = tmp_path / "pickled.txt"
@@ -55,7 +55,7 @@ def test_s11_nothing_is_pickled_on_any_way_of_an_activity(engine: Engine, tmp_pa
 
 
 def test_s16_two_hosts_with_one_name_do_not_clash(engine: Engine, tmp_path: Path) -> None:
-    """Faults S16: the name is for people; what fences an attempt is new for each poll of each process."""
+    """Faults S16: the name is for display; the worker_id that fences an attempt is new for each poll."""
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
@@ -78,7 +78,7 @@ def test_s16_two_hosts_with_one_name_do_not_clash(engine: Engine, tmp_path: Path
 def test_s18_an_upgrade_amid_work_loses_nothing_that_only_the_new_version_knows(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """Faults S18: the old version hands it back, retryable, until the new one is there."""
+    """Faults S18: the old version requeues it until the new one runs."""
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
     (tmp_path / "new" / "new_app.py").write_text(NEW_APP)

@@ -21,7 +21,7 @@ StartHost = Callable[..., Host]
 def test_rolling_restarts_under_load_lose_nothing_and_keep_the_budget(
     engine: Engine, run_host: StartHost, tmp_path: Path
 ) -> None:
-    """P6: HUP again and again; the handlers' own journal says how many ran at a time."""
+    """P6: HUP repeatedly; the handlers' own journal shows how many ran at a time."""
     journal = tmp_path / "journal"
     host = run_host(APP, "-c", "8", "--graceful-timeout", "20", url=engine.url)
     engine.submit("wait", 400, seconds=0.1, journal=str(journal))
@@ -40,7 +40,7 @@ def test_rolling_restarts_under_load_lose_nothing_and_keep_the_budget(
 def test_a_new_version_that_does_not_import_leaves_the_old_one_running(
     engine: Engine, tmp_path: Path
 ) -> None:
-    """C20: say so, and go on."""
+    """C20: it is logged, and the old version goes on."""
     app = tmp_path / "apps"
     app.mkdir()
     good = (APPS / "sample_app.py").read_text()
@@ -133,7 +133,7 @@ def test_usr1_shows_what_every_process_is_doing_also_a_blocked_one(
 
 
 def test_quit_gives_back_at_once(engine: Engine, run_host: StartHost, tmp_path: Path) -> None:
-    """QUIT stands for two TERMs."""
+    """QUIT counts as two TERMs."""
     journal = tmp_path / "journal"
     host = run_host(APP, url=engine.url)
     engine.submit("wait", 2, seconds=60, journal=str(journal))

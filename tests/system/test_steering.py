@@ -1,4 +1,4 @@
-"""A running host is steered over its socket: what is asked happens, and what is refused is said with the reason."""
+"""A running host takes orders over its socket, and refuses others with the reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def ctl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ctl:
-    """Exit code, stdout and stderr of `flowherd ctl`, in the folder of a host."""
+    """Runs `flowherd ctl` in the folder of a host; returns exit code, stdout and stderr."""
 
     def call(host: Host, *words: str) -> tuple[int, str, str]:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(host.folder / "r"))
@@ -80,7 +80,7 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ct
 def test_one_stuck_activity_is_cancelled_for_good_or_handed_out_again(
     engine: Engine, tmp_path: Path, ctl: Ctl
 ) -> None:
-    """The engine hears it, the handler is stopped, and its neighbours go on."""
+    """The engine gets the report, the handler is stopped, and others go on."""
     journal = tmp_path / "journal"
     [stuck] = engine.submit("wait", seconds=300, journal=str(journal))
     with running_host(tmp_path, "sample_app:registry", "-p", "1", url=engine.url) as host:
@@ -108,7 +108,7 @@ def test_one_stuck_activity_is_cancelled_for_good_or_handed_out_again(
 def test_from_another_folder_a_host_is_steered_by_its_pid_alone(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever stands in the folder of another app means another host, which does not run."""
+    """In the folder of another app, another host is meant, which does not run."""
     (tmp_path / "a").mkdir()
     with running_host(tmp_path / "a", "sample_app:registry", "-p", "1", url=engine.url) as host:
         host.ready(1)
@@ -130,7 +130,7 @@ def test_from_another_folder_a_host_is_steered_by_its_pid_alone(
 
 
 def test_a_killed_process_is_seen_in_the_events_with_its_cause(engine: Engine, tmp_path: Path) -> None:
-    """Within a second, also by whoever was looking already; a refused reload is an event too."""
+    """Within a second, also in an open stream; a refused reload is an event, too."""
     with running_host(tmp_path, "sample_app:registry", "-p", "2", url=engine.url) as host:
         host.ready(2)
         transport = httpx.HTTPTransport(uds=host.socket)
@@ -152,8 +152,8 @@ def test_a_killed_process_is_seen_in_the_events_with_its_cause(engine: Engine, t
             assert "SIGKILL" in seen["cause"]
 
 
-def test_over_tcp_one_looks_and_nobody_steers(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:
-    """Faults S1, through a real port: the way is known from the socket, not from what is said over it."""
+def test_tcp_is_read_only(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:
+    """Faults S1, through a real port: access depends on the socket, not on the request."""
     with running_host(
         tmp_path, "sample_app:registry", "-p", "1", admin="127.0.0.1:0", url=engine.url
     ) as host:
@@ -172,7 +172,7 @@ def test_over_tcp_one_looks_and_nobody_steers(engine: Engine, tmp_path: Path, ct
 
 
 def test_the_peer_of_a_unix_socket_is_known_by_its_user() -> None:
-    """The kernel tells it: SO_PEERCRED."""
+    """By SO_PEERCRED, which comes from the kernel."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert is_own_user(ours)
@@ -180,8 +180,8 @@ def test_the_peer_of_a_unix_socket_is_known_by_its_user() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_s1_another_users_process_is_refused_even_if_it_reaches_the_socket(tmp_path: Path) -> None:
-    """Faults S1: the file's mode keeps others out; this is for the day it does not."""
-    path = f"\0{tmp_path}"  # an abstract socket has no mode: everybody reaches it
+    """Faults S1: a second protection beside the file's mode."""
+    path = f"\0{tmp_path}"  # an abstract socket has no mode, so every user can connect
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
@@ -200,7 +200,7 @@ def test_s1_another_users_process_is_refused_even_if_it_reaches_the_socket(tmp_p
 
 
 async def test_a_watcher_outlives_the_process_that_serves_it(engine: Engine, tmp_path: Path) -> None:
-    """`top` and the page survive its restart, and see what happened meanwhile, once."""
+    """`top` and the page survive a keeper's restart and get the events of the meantime once."""
     with running_host(tmp_path, "sample_app:registry", "-p", "1", url=engine.url) as host:
         host.ready(1)
         feed = HttpFeed(f"unix:{host.socket}")
@@ -222,7 +222,7 @@ async def test_a_watcher_outlives_the_process_that_serves_it(engine: Engine, tmp
         assert (await feed.order("quiet")) == "polling pauses; running activities go on"
 
 
-def test_whoever_waits_for_a_reload_is_told_how_it_ended(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:
+def test_a_wait_for_a_reload_returns_how_it_ended(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:
     """For scripts: 0 when every process is new, 3 for a version that does not boot, 2 for settings that do not fit."""
     app, settings = tmp_path / "my_app.py", tmp_path / "flowherd.toml"
     good = "from flowherd import activity\n\n\n@activity\nasync def noop() -> None: ...\n"

@@ -1,4 +1,4 @@
-"""A registry written for the stock SDK: under its own manager, under flowherd and in isolates it comes out the same."""
+"""A registry written for the stock SDK gives the same results under its own manager, flowherd and in isolates."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ OTHER_WORDS = {
 
 
 class StockWorkerHangs(Exception):
-    """It has lost a poll's batch, as it can (protocol.md §4): the lease would end after the test."""
+    """The stock worker has lost a poll's batch, as it can (protocol.md §4); the lease would end after the test."""
 
 
 class Comparison:
-    """Both workers on one engine, and what each made of every case."""
+    """Both workers on one engine, and their results of every case."""
 
     def __init__(self, folder: Path, wire: Wire, client: Client, stack: ExitStack) -> None:
         app = str(APPS / "stock_app.py")
@@ -105,7 +105,7 @@ class Comparison:
 
     @staticmethod
     def _isolate_everything(folder: Path, wire: Wire, stack: ExitStack) -> None:
-        """A second host, whose every activity is moved into isolates by a file of settings alone."""
+        """A second host, whose activities all run in isolates by a settings file alone."""
         folder.mkdir()
         names = {item["activity_name"] for steps in cases(folder).values() for item in steps}
         moved = "".join(f'[activities.{name}]\noffload = "process"\n' for name in sorted(names))
@@ -117,7 +117,7 @@ class Comparison:
 
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
-    """Runs every case once on each worker; anew where the stock worker has lost a batch, never where ours has."""
+    """Runs every case once on each worker; repeats it if the stock worker has lost a batch, never for ours."""
     for tries_left in (2, 1, 0):
         with ExitStack() as stack:
             engine = stack.enter_context(running_engine(credentials=CREDENTIALS))
@@ -147,14 +147,14 @@ def test_both_workers_report_the_same_outputs_failures_costs_and_files(
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", cases(Path()))
 def test_isolates_report_the_same_as_the_loop(comparison: Comparison, name: str) -> None:
-    """Files, costs and failures too: what is moved by configuration must not notice it."""
+    """Files, costs and failures, too: a move by configuration must have no effect."""
     _, ours = comparison.reports[name]
     assert comparison.isolated[name] == ours
 
 
 @pytest.mark.timeout(120)
 def test_the_cases_show_what_they_are_meant_to_show(comparison: Comparison) -> None:
-    """Two workers that both do nothing would be equal, too."""
+    """Otherwise two workers that do nothing would be equal."""
     ours = {name: report for name, (_, report) in comparison.reports.items()}
     assert ours["computes"].outputs["step"] == {"total": sum(n * n for n in range(20_000))}
     assert ours["several-outputs"].outputs["step"].keys() == {"text", "nested"}
@@ -180,7 +180,7 @@ def test_the_cases_show_what_they_are_meant_to_show(comparison: Comparison) -> N
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("name", "words"), OTHER_WORDS.items())
 def test_some_failures_have_words_of_their_own(comparison: Comparison, name: str, words: str) -> None:
-    """Same code and retryability; the message names limits, tells what a group holds, quotes no value."""
+    """Same code and retryability; the message names limits and a group's exceptions, and quotes no value."""
     stock, ours = comparison.reports[name]
     assert replace(ours, errors={}, failures=[]) == replace(stock, errors={}, failures=[])
     [theirs], [failure] = stock.failures, ours.failures

@@ -1,4 +1,4 @@
-"""The stock SDK's standard worker and the other shapes of stock apps under flowherd: the same comes out."""
+"""The stock SDK's standard worker, and other forms of stock apps, give the same results under flowherd."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def steps(name: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[tuple[Wire, Client]]:
-    """An engine that asks for tokens, as the stock worker wants it."""
+    """An engine that requires tokens, as the stock worker does."""
     with ExitStack() as stack:
         engine = stack.enter_context(running_engine(credentials=CREDENTIALS))
         wire = stack.enter_context(wire_to(engine.url))
@@ -67,7 +67,7 @@ def backend() -> Iterator[tuple[Wire, Client]]:
 def reports(
     backend: tuple[Wire, Client], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Report, Report]]:
-    """What `python -m kruxiaflow.workers` and flowherd made of each script."""
+    """The reports of each script from `python -m kruxiaflow.workers` and from flowherd."""
     wire, client = backend
     folder = tmp_path_factory.mktemp("s")
     with (
@@ -100,7 +100,7 @@ def test_a_script_has_the_same_outcome_as_under_the_standard_worker(
 
 @pytest.mark.timeout(120)
 def test_what_is_not_json_fails_for_good_and_says_where(reports: dict[str, tuple[Report, Report]]) -> None:
-    """The stock worker retries it for ever: a retryable failure that can never succeed."""
+    """The stock worker reports a retryable failure, although no retry can succeed."""
     stock, ours = reports["not-json"]
     assert [(failure["code"], failure["retryable"]) for failure in stock.failures] == [
         ("EXECUTION_ERROR", True)

@@ -1,4 +1,4 @@
-"""A running host's spans: one for each activity, around the handler's own, wherever it runs; and what is off."""
+"""A running host's spans: one for each activity, around the handler's own, wherever it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ APP = "traced_app:registry"
 
 
 def told(url: str, **more: str) -> dict[str, str]:
-    """The variables that send everything to a collector, soon."""
+    """Returns the variables that export everything to a collector soon."""
     return {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "50", **more}
 
 
@@ -117,7 +117,7 @@ def test_a_handler_past_its_limit_has_an_event_and_an_error(
 def test_what_ended_last_is_sent_by_a_drain_and_no_metrics_are(
     engine: Engine, collector: Collector, start: Any
 ) -> None:
-    """The library's delay is a minute here: only the end sends it. Metrics are scraped, never sent."""
+    """The library's delay is a minute here, so only the drain sends it. Metrics are scraped, never sent."""
     engine.submit("on_loop", 2, x=1)
     host = start(told(collector.url, OTEL_BSP_SCHEDULE_DELAY="60000", OTEL_METRIC_EXPORT_INTERVAL="50"))
     engine.wait_for("complete", 2)
@@ -131,7 +131,7 @@ def test_what_ended_last_is_sent_by_a_drain_and_no_metrics_are(
 def test_a_collector_that_refuses_or_is_silent_changes_nothing(
     engine: Engine, start: Any, *, answers: bool
 ) -> None:
-    """Work is done, the drain is clean, nobody is killed, and the log has one line at most."""
+    """Work is done, the drain is clean, no process is killed, and the log has at most one line."""
     with running_collector(answers=answers) as collector:
         collector.status = 404
         for name in PLACES:

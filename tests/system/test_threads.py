@@ -1,6 +1,6 @@
-"""Workers that are threads of one process: what holds for processes holds for them, but they end together.
+"""Workers that are threads of one process: they behave as processes, but end together.
 
-Under a GIL a hidden variable lets them run, so that all of this is tested there too; nothing here is about speed.
+With a GIL a hidden variable enables them for these tests; speed is not tested.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def threads(tmp_path: Path, engine: Engine) -> Iterator[Callable[..., Host]]:
 
     yield start
     for host in started:
-        if host.process.poll() is None:  # what still runs need not end
+        if host.process.poll() is None:  # running work need not end
             host.signal(signal.SIGQUIT)
         host.stop()
 
@@ -45,7 +45,7 @@ def rows(host: Host) -> list[dict[str, Any]]:
 
 
 def running(host: Host, wanted: int) -> list[dict[str, Any]]:
-    """The rows, once so many work and nothing else does."""
+    """Waits until exactly `count` workers run; returns their rows."""
 
     def look() -> list[dict[str, Any]]:
         found = rows(host)
@@ -80,7 +80,7 @@ def test_status_shows_each_thread_and_counts_memory_once(
 def test_each_thread_is_a_worker_of_its_own_and_so_are_its_isolates(
     threads: Callable[..., Host], engine: Engine
 ) -> None:
-    """Own loop, own lifespan, own number; two threads' isolates never answer for each other."""
+    """Its own loop, lifespan and number; isolates of two threads are never confused."""
     host = threads("threads_app:registry", "-c", "6", "--poll-max", "1")
     processes, isolates = Counter[int](), Counter[int]()
     for workflow in engine.submit("where", 12):
@@ -146,7 +146,7 @@ def test_the_second_signal_gives_the_work_of_all_threads_back(
 def test_one_that_hangs_ends_all_threads_and_is_named(
     threads: Callable[..., Host], engine: Engine, tmp_path: Path
 ) -> None:
-    """The guilty one has timed out, what ran in the other threads is handed back."""
+    """The one that hung has timed out, the work of the other threads is requeued."""
     host = threads("sample_app:registry", "-c", "3", "--cancel-grace", "0.5")
     beside = engine.submit("wait", 2, seconds=60, settings={"retry": {"max_attempts": 1}})
     engine.wait_for("claim", 2)
@@ -208,7 +208,7 @@ def test_more_and_fewer_threads_come_with_a_new_process_that_is_ready_before_the
 def test_all_threads_together_run_one_of_a_kind_at_a_time(
     threads: Callable[..., Host], engine: Engine, tmp_path: Path
 ) -> None:
-    """`max_concurrent` counts on the host; to the kernel's locks all threads are one process."""
+    """`max_concurrent` holds for the host, although all threads share the kernel's locks."""
     config = tmp_path / "flowherd.toml"
     config.write_text("[activities.wait]\nmax_concurrent = 1\n")
     threads("sample_app:registry", "-c", "12", "--poll-max", "2", "--config", str(config))
@@ -243,7 +243,7 @@ def _lives(pid: int) -> bool:
 
 
 def test_where_threads_take_turns_they_are_refused_with_the_remedy(tmp_path: Path) -> None:
-    """Exit 2: threads of Python that take turns gain nothing, in a build with a GIL or where somebody turned it on."""
+    """Exit 2: with a GIL, in the build or switched on, threads gain nothing."""
     gil = {"PYTHON_GIL": "1"}
     with running_host(tmp_path, "sample_app:registry", "--parallel", "threads", env=gil) as host:
         assert host.wait() == 2

@@ -29,7 +29,7 @@ PLACE = re.compile(r"\x1b\[\d+;(\d+)H")
 
 
 class Terminal:
-    """A program in a terminal, and all that it has written there."""
+    """A program in a terminal, and its output."""
 
     def __init__(self, *words: str, runtime: str) -> None:
         self.pid, self.descriptor = pty.fork()
@@ -57,7 +57,7 @@ class Terminal:
         assert all(re.search(pattern, self.text) for pattern in patterns), self.text
 
     def ended(self) -> int:
-        """Reads to the end; its exit code."""
+        """Reads to the end; returns the exit code."""
         while self._read():
             continue
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
@@ -75,7 +75,7 @@ class Terminal:
 
 @pytest.fixture
 def busy_host(engine: Engine, run_host: Callable[..., Host]) -> Host:
-    """Something runs, something has been done, something has failed."""
+    """A host with running, completed and failed activities."""
     host = run_host("sample_app:registry", url=engine.url)
     engine.submit("hello", 3, name="Ada")
     engine.submit("nobodys", settings={"retry": {"max_attempts": 1}})

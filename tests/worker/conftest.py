@@ -1,4 +1,4 @@
-"""What many tests of the worker begin with: an engine that plays scripts, calls carried both ways, an open segment."""
+"""Fixtures of the worker's tests: a scripted engine, both transports, an open segment."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ async def server() -> AsyncIterator[ScriptedEngine]:
 
 @pytest.fixture(params=["httpx", "direct"])
 def carrier(request: pytest.FixtureRequest) -> str:
-    """Whatever carries the calls, the same is expected."""
+    """The transport under test; both must give the same results."""
     return str(request.param)
 
 
 @pytest.fixture
 def carried(server: ScriptedEngine, carrier: str) -> ScriptedEngine:
-    """The engine, for whoever configures a worker by what it asks for."""
+    """The scripted engine, with the transport in its settings."""
     server.settings["transport"] = carrier
     return server
 

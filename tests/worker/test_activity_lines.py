@@ -1,4 +1,4 @@
-"""Each line of a handler names its activity, whoever writes it, wherever the handler runs, in text and in JSON."""
+"""Each log line of a handler names its activity, from any logger and place, in text and in JSON."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Log:
 
 @pytest.fixture
 def log() -> Iterator[Log]:
-    """Puts everything back: logging and stdout are global."""
+    """Restores logging and stdout, which are global."""
     root, stdout = logging.getLogger(), sys.stdout
     handlers, level = root.handlers[:], root.level
     log = Log()
@@ -87,7 +87,7 @@ async def run(registry: Any, parameters: Any = None, **config: Any) -> None:
 
 
 def of_kind(kind: str, say: Callable[[], None]) -> Registry:
-    """A handler that says something, on the loop or in a thread."""
+    """A handler that logs and prints, on the loop or in a thread."""
 
     async def on_loop() -> None:
         say()
@@ -159,7 +159,7 @@ async def test_the_logger_of_a_stock_context_names_the_activity(log: Log) -> Non
 
 
 async def test_neighbours_on_one_loop_are_not_mistaken_for_each_other(log: Log) -> None:
-    """Their lines and their halves of lines are mixed."""
+    """Their lines and parts of lines alternate."""
 
     @activity
     async def work(ctx: Any) -> None:
@@ -180,7 +180,7 @@ async def test_neighbours_on_one_loop_are_not_mistaken_for_each_other(log: Log) 
 
 
 async def test_flowherds_own_lines_are_about_no_activity_but_the_one_they_name(log: Log) -> None:
-    """What a handler's end sets off runs in its context, such as a call to the engine for a neighbour's outcome."""
+    """Work that a handler's end starts runs in its context, such as a call to the engine for another outcome."""
 
     def own() -> None:
         structlog.stdlib.get_logger("flowherd.client.circuit").warning("engine_unreachable")
@@ -192,7 +192,7 @@ async def test_flowherds_own_lines_are_about_no_activity_but_the_one_they_name(l
 
 
 async def test_a_failing_activity_in_text_is_read_from_left_to_right(log: Log) -> None:
-    """What, which, why and where first; ids last; the traceback below."""
+    """Event, name, reason and place first; ids last; the traceback below."""
 
     @activity(name="work")
     async def charge() -> None:

@@ -1,4 +1,4 @@
-"""Time that does not count what nobody was awake for (faults.md N4), in pure numbers and on a virtual clock."""
+"""Time without freezes (faults.md N4), in pure numbers and on a virtual clock."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_n4_the_clock_goes_on_as_time_does_while_its_owner_is_awake() -> None:
         assert clock.read(at) == at
 
 
-def test_n4_a_gap_that_nobody_asked_for_does_not_count() -> None:
-    """It was frozen: in the middle of its work, or while it waited."""
+def test_n4_a_gap_that_was_not_a_wait_does_not_count() -> None:
+    """The process was frozen, at work or during a wait."""
     clock = AwakeClock(100.0)
     assert clock.read(130.0) == pytest.approx(100.0 + LATE_S)
     clock.waits(130.25)
@@ -33,7 +33,7 @@ def test_n4_a_gap_that_nobody_asked_for_does_not_count() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_n4_no_history_of_freezes_lets_a_step_count_for_more_than_a_step(seed: int) -> None:
-    """Random waits and freezes: the clock never goes back, and a freeze costs nobody more than one step."""
+    """Random waits and freezes: the clock never goes back, and a freeze adds at most one step."""
     rng = random.Random(seed)
     at = awake_s = 50.0
     clock = AwakeClock(at)
@@ -46,7 +46,7 @@ def test_n4_no_history_of_freezes_lets_a_step_count_for_more_than_a_step(seed: i
 
 
 def test_n4_a_witness_counts_from_its_own_first_look_and_forgets_what_has_passed() -> None:
-    """What it has not seen itself is hearsay."""
+    """It counts only what it has observed itself."""
     witness = Witness()
     witness.look()
     assert witness.lasts_s("late", 10.0) == 0.0
@@ -59,7 +59,7 @@ def test_n4_a_witness_counts_from_its_own_first_look_and_forgets_what_has_passed
 
 @pytest.mark.parametrize("late_s", [0.0, FREEZE_S / 2])
 def test_a_loop_that_handlers_keep_is_as_patient_as_the_time_says(late_s: float) -> None:
-    """A grace that a busy worker stretches would end after the supervisor's patience, and cost the process."""
+    """A grace that a busy loop stretches would exceed the supervisor's limit and cost the process."""
     at = 10.0
     patience = Patience(5.0, at)
     while (wait_s := patience.next_wait_s(at)) > 0:

@@ -1,4 +1,4 @@
-"""N1: what nobody awaits never ends unseen."""
+"""N1: background tasks and threads never end unnoticed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CEILING_S = 10.0
 
 
 async def test_n1_a_task_that_raises_is_logged_and_its_starter_told(caplog: pytest.LogCaptureFixture) -> None:
-    """N1: a task's error is seen by nobody who does not await it."""
+    """N1: the error of a task that is not awaited would be lost."""
 
     async def fail() -> None:
         raise RuntimeError("a defect")
@@ -37,7 +37,7 @@ async def test_n1_a_task_that_raises_is_logged_and_its_starter_told(caplog: pyte
 
 
 def test_n1_a_thread_that_exits_is_logged_and_its_starter_told(caplog: pytest.LogCaptureFixture) -> None:
-    """N1: of a SystemExit in a thread Python says nothing at all."""
+    """N1: Python ignores a SystemExit in a thread."""
     told: list[bool] = []
     start_thread("quiet", lambda: sys.exit(3), lambda: told.append(True)).join(CEILING_S)
     assert told == [True]
@@ -47,7 +47,7 @@ def test_n1_a_thread_that_exits_is_logged_and_its_starter_told(caplog: pytest.Lo
 def test_n1_an_order_that_cannot_be_read_or_obeyed_does_not_make_a_worker_deaf(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """N1: it must still hear the orders behind it, and the end of the supervisor."""
+    """N1: it must still get later orders, and the end of the supervisor."""
     left = threading.Event()
     codes: list[int] = []
 

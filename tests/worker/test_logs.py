@@ -1,4 +1,4 @@
-"""The log: one event, one line, one write; it never blocks, never raises, and nobody can forge a line."""
+"""The log: one event, one line, one write; it never blocks or raises, and lines cannot be forged."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_long_record_is_cut_to_what_a_pipe_takes_in_one_piece(log: Log, style:
 
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_a_long_record_keeps_its_ids_and_both_ends_of_its_traceback(log: Log, style: str) -> None:
-    """A failure that cannot be found by its workflow is as good as none."""
+    """A failure must be found by its workflow."""
     log.use(style)
     trace = f"root cause {'é' * 5_000} last line"
     say("activity_failed", reason="x" * 3_000, workflow_id="wf-1", activity_id="a-1", exception=trace)
@@ -159,7 +159,7 @@ def test_a_record_of_many_texts_is_still_a_record(log: Log) -> None:
 
 
 def test_a_full_pipe_loses_the_line_and_never_blocks(log: Log) -> None:
-    """Faults C27: nobody reads; the heartbeat must go on."""
+    """Faults C27: without a reader, heartbeats must go on."""
     log.use("json")
     fcntl.fcntl(log.writer, 1031, 4096)  # F_SETPIPE_SZ
     for _ in range(200):
@@ -293,7 +293,7 @@ def test_a_worker_that_is_a_thread_names_itself_also_where_its_work_goes_on_else
     assert [json.loads(line)["process"] for line in log.lines()] == [1, 1, 0]
 
 
-def test_a_process_that_is_given_another_place_for_its_lines_masks_whoever_logs(log: Log) -> None:
+def test_a_process_whose_log_lines_go_elsewhere_masks_those_of_every_logger(log: Log) -> None:
     """An isolate writes beside its worker, whose lines it names, and knows the secrets of its environment."""
     log.use("json")
     logs.name_process(process=2, isolate=71)

@@ -1,4 +1,4 @@
-"""What a process has in RAM: it is read from the kernel, and pages of zeros are given back to it."""
+"""Resident memory: it is read from the kernel, and pages of zeros are returned to it."""
 
 from __future__ import annotations
 

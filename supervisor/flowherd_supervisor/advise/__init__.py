@@ -1,1 +1,1 @@
-"""Advice from measurements: where each activity should run, and how many processes."""
+"""Advice from measurements: a place for each activity and a number of processes."""

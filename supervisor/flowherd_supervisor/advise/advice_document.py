@@ -1,4 +1,4 @@
-"""The document of `flowherd advise`: reads the ledger's measurements and has them judged; it changes nothing."""
+"""The document of `flowherd advise`, computed from the ledger's measurements."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _LENGTHS_S = tuple(
 
 
 class Adviser:
-    """Makes advice from the ledger's measurements.
+    """Computes advice from the ledger's measurements.
 
     Args:
-        ledger: only read.
-        cpus: usable ones.
+        ledger: the ledger, which is only read.
+        cpus: number of usable CPUs.
 
     """
 
@@ -37,10 +37,10 @@ class Adviser:
         self._cpus = cpus
 
     def document(self, supervisor: SupervisorState | None) -> dict[str, Any]:
-        """The document of `flowherd advise --json`: people script against its keys.
+        """Returns the document of `flowherd advise --json`, whose keys are a public interface.
 
         Args:
-            supervisor: its last word about how many processes and slots there shall be.
+            supervisor: its last state, with the wanted processes and slots; None before the first.
 
         """
         work = self._ledger.work()
@@ -55,7 +55,7 @@ class Adviser:
         return {"activities": [_activity(found) for found in advice], "host": _host(load, supervisor)}
 
     def _hosted(self) -> set[tuple[str, Where]]:
-        """The activities that living processes serve, and where; after the last has ended, those it served."""
+        """Returns the activities of the live processes with their places; without any, those of the newest process."""
         segments = [
             segment for segment in self._ledger.segments if segment.readable and segment.get(Cell.STARTED)
         ]
@@ -65,11 +65,11 @@ class Adviser:
 
 
 def judged(work: Work, hosted: set[tuple[str, Where]]) -> list[Advice]:
-    """The advice about each activity that is hosted now; what is measured elsewhere does not count.
+    """Returns the advice about each hosted activity, from the measurements at its current place.
 
     Args:
-        work: of all incarnations.
-        hosted: of these, what the present ones serve, and where: an activity that was moved begins anew.
+        work: measurements of all incarnations.
+        hosted: the activities served now with their places; an activity that was moved starts afresh.
 
     """
     entries = {key: figures for key, figures in work.entries.items() if key in hosted}
@@ -92,7 +92,7 @@ def judged(work: Work, hosted: set[tuple[str, Where]]) -> list[Advice]:
 def host_load(
     work: Work, advice: list[Advice], *, processes: int, slots: int, cpus: int
 ) -> capacity.HostLoad:
-    """Measures how busy the host's processes were while they had work."""
+    """Computes how busy the host's processes were while they had work."""
     load = work.load
     active_s = load[Load.ACTIVE_S]
     off_the_loop_s = sum(
@@ -114,7 +114,7 @@ def host_load(
 
 
 def summary(document: dict[str, Any]) -> dict[str, Any]:
-    """The part of it that `status --json` shows."""
+    """Returns the part of the document that `status --json` contains."""
     keys = ("activity", "runs", "verdict", "change", "reason")
     return {
         "activities": [{key: row[key] for key in keys} for row in document["activities"]],

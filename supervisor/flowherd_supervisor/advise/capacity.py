@@ -1,4 +1,4 @@
-"""The number of processes and slots a host should run, judged from how busy it was; pure, and it measures nothing."""
+"""The number of processes and slots that a host should run, from how busy it was."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import math
 from dataclasses import dataclass
 
 ENOUGH_S = 5.0  # of work, over all processes
-BUSY = 0.7  # of the loop: beyond it waits grow faster than the load
-SATURATED = 0.9  # how much more there is to do cannot be seen from here on
+BUSY = 0.7  # share of the loop; above it waits grow faster than the load
+SATURATED = 0.9  # above this the amount of further work is unknown
 OFTEN_FULL = 0.5  # of the time
-SLOTS_AT_MOST = 4  # times as many as now: then measure again
+SLOTS_AT_MOST = 4  # times the current number; then measure again
 
 
 @dataclass(frozen=True, slots=True)
 class HostLoad:
-    """The work a host has done so far. Shares are of the time that a process had work at all.
+    """The work a host has done so far. Shares refer to the time in which a process had work.
 
     Attributes:
-        processes: that are wanted now.
-        slots: of the whole host.
-        cpus: usable.
+        processes: number of wanted processes.
+        slots: slots of the whole host.
+        cpus: number of usable CPUs.
         active_s: seconds with work, over all processes.
         loop_busy: share of the time that a loop was busy.
-        movable: of it, what would go if the advice about activities were followed.
+        movable: the part of `loop_busy` that the advice about activities would remove.
         cpu: CPUs that a process kept busy, with its threads and isolates.
         full: share of the time that a process had no free slot.
 
@@ -40,7 +40,7 @@ class HostLoad:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A recommended number, None while it is unknown, and why in one sentence."""
+    """A recommended number, None while it is unknown, and the reason in one sentence."""
 
     now: int
     advised: int | None
@@ -48,7 +48,7 @@ class Size:
 
 
 def processes(load: HostLoad) -> Size:
-    """The recommended number of worker processes."""
+    """Returns the recommended number of worker processes."""
     now, busy = load.processes, f"the loop is busy {load.loop_busy:.0%} of the time with work"
     if load.active_s < ENOUGH_S:
         return Size(
@@ -56,7 +56,7 @@ def processes(load: HostLoad) -> Size:
         )
     if load.loop_busy >= BUSY:
         if load.loop_busy - load.movable < BUSY:
-            return Size(now, now, f"{busy}: first move what is said above, then measure again")
+            return Size(now, now, f"{busy}: first follow the advice above, then measure again")
         if now >= load.cpus:
             return Size(now, now, f"{busy}, and every CPU has a process: add a host")
         needed = load.cpus if load.loop_busy >= SATURATED else math.ceil(now * load.loop_busy / BUSY)
@@ -68,7 +68,7 @@ def processes(load: HostLoad) -> Size:
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """The choice between processes and threads of one process, and why in one sentence."""
+    """The choice between processes and threads of one process, and the reason in one sentence."""
 
     now: str
     advised: str
@@ -76,12 +76,12 @@ class Parallel:
 
 
 def parallel(now: str, workers: int, *, takes_turns: bool) -> Parallel:
-    """When threads would pay.
+    """Recommends processes, or threads of one process.
 
     Args:
         now: `processes` or `threads`.
-        workers: that there should be.
-        takes_turns: whether threads of this Python do, since it has a GIL.
+        workers: recommended number of workers.
+        takes_turns: True if this Python has a GIL.
 
     """
     if takes_turns:
@@ -96,7 +96,7 @@ def parallel(now: str, workers: int, *, takes_turns: bool) -> Parallel:
 
 
 def slots(load: HostLoad) -> Size:
-    """The recommended number of activities at once."""
+    """Returns the recommended number of slots."""
     now = load.slots
     if load.active_s < ENOUGH_S:
         return Size(now, None, "too little work to judge")

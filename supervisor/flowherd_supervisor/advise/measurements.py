@@ -1,4 +1,4 @@
-"""The measurements of one activity; pure, without a verdict."""
+"""The measurements of one activity, and figures derived from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENOUGH_PROBES = 5
 
 
 class Place(Enum):
-    """A place where a handler runs, in the words of verdicts."""
+    """A place where a handler runs, as named in verdicts."""
 
     ASYNC = "async"
     THREAD = "thread"
@@ -24,11 +24,11 @@ class Place(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Seconds on the loop in steps of a length.
+    """Seconds on the loop by length of step.
 
     Attributes:
-        seconds: by bucket.
-        lengths_s: the typical length in each bucket.
+        seconds: total seconds in each bucket.
+        lengths_s: typical length of a step in each bucket, in seconds.
 
     """
 
@@ -41,16 +41,17 @@ class Measured:
     """The measurements of one activity in one place, over all processes.
 
     Attributes:
-        attempts: ended.
-        samples: of these, measured closely: CPU, wall (without the time others had the loop) and wait are theirs.
-        cpu_s_p50: of one step on the loop, or of an attempt elsewhere.
-        kept_s: on the loop, over all attempts.
-        longest_block_s: on the loop at a time.
-        steps: on the loop, those that took a millisecond or more.
-        probes: requests for the GIL made while it ran.
-        released: of these, how often it was to be had at once.
-        longest_hold_s: of the GIL.
-        growth_bytes: of resident memory, an attempt; None where none ran alone.
+        attempts: number of ended attempts.
+        samples: number of closely measured attempts, whose sums are `cpu_s`, `wall_s` (without the time that others had
+            the loop) and `wait_s`.
+        cpu_s_p50: median CPU of one step on the loop, or of an attempt elsewhere.
+        kept_s: seconds on the loop, over all attempts.
+        longest_block_s: longest step on the loop.
+        steps: steps on the loop of a millisecond or more.
+        probes: number of probes of the GIL while it ran.
+        released: number of probes that got the GIL at once.
+        longest_hold_s: longest time it held the GIL.
+        growth_bytes: growth of resident memory per attempt; None if none ran alone.
 
     """
 
@@ -72,37 +73,37 @@ class Measured:
 
     @property
     def cpu_ms(self) -> float:
-        """CPU of an attempt."""
+        """Milliseconds of CPU per attempt."""
         return 1e3 * self.cpu_s / self.samples if self.samples else 0.0
 
     @property
     def wall_ms(self) -> float:
-        """Milliseconds an attempt takes, without the time that others had the loop."""
+        """Milliseconds per attempt, without the time that others had the loop."""
         return 1e3 * self.wall_s / self.samples if self.samples else 0.0
 
     @property
     def cpu_share(self) -> float:
-        """CPU of the time an attempt takes."""
+        """Share of an attempt's time that is CPU."""
         return min(1.0, self.cpu_s / self.wall_s) if self.wall_s else 0.0
 
     @property
     def kept_ms(self) -> float:
-        """On the loop, of an attempt."""
+        """Milliseconds on the loop per attempt."""
         return 1e3 * self.kept_s / self.attempts if self.attempts else 0.0
 
     @property
     def computes(self) -> bool:
-        """True when its time on the loop is rather spent computing than blocked."""
+        """True if it computes for at least half of its time on the loop, instead of blocking."""
         return self.cpu_s >= (self.wall_s - self.wait_s) / 2
 
     @property
     def released_share(self) -> float | None:
-        """Of its time, how much the GIL is free; None while that is uncertain."""
+        """Share of its time in which the GIL is free; None with too few probes."""
         return self.released / self.probes if self.probes >= ENOUGH_PROBES else None
 
     @property
     def block_ms(self) -> float:
-        """Milliseconds that a neighbour typically waits for it; a single bad moment does not count."""
+        """Milliseconds that another handler typically waits for it; weighted, so that one outlier hardly counts."""
         if not self.kept_s:
             return 0.0
         weighted = sum(
@@ -112,7 +113,7 @@ class Measured:
 
 
 def residual_p95_s(steps: Iterable[Steps], during_s: float) -> float:
-    """Seconds that 95 % of those who come at any moment of `during_s` wait at most for a step to end."""
+    """Seconds that a caller at a random moment of `during_s` waits for a step to end, the 95th percentile."""
     parts = [
         (seconds, length)
         for one in steps
@@ -133,7 +134,7 @@ def residual_p95_s(steps: Iterable[Steps], during_s: float) -> float:
 
 
 def median_s(counts: Sequence[float], first_s: float) -> float:
-    """The median out of buckets of which the first ends at `first_s` and each next one at twice that."""
+    """Returns the median of a histogram whose first bucket ends at `first_s` and each next one at twice that."""
     half, seen = sum(counts) / 2, 0.0
     for bucket, count in enumerate(counts):
         if count and seen + count >= half:

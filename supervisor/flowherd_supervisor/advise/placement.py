@@ -1,15 +1,15 @@
-"""The place where an activity should run, judged from what was measured of it; pure, and it measures nothing.
+"""The place where an activity should run, from its measurements.
 
-To leave plain asyncio three things must be so: the computation is significant, the loop (or the interpreter) is the
-bottleneck and not the network, and moving gains more than it costs. What waits without computing blocks the loop all
-the same, so there the first does not count:
+It should leave plain asyncio only if three conditions hold: the computation is significant, the loop (or the
+interpreter) is the bottleneck and not the network, and the move gains more than it costs. The first is not required of
+a handler that blocks the loop without computing:
 
-    on the loop, which others do not miss                       stays
-    keeps the loop, and gives the GIL up meanwhile              thread: it blocks in I/O, or computes in such code
+    on the loop without delaying others                         stays
+    keeps the loop, but releases the GIL                        thread: it blocks in I/O, or computes in such code
     keeps the loop and the GIL, and its CPU is significant      process
-    keeps the loop by being many small ones                     stays: more processes are the remedy
-    in a thread, and keeps the GIL from all others              process
-    in an isolate                                               stays: it may be there to be killed or bounded
+    keeps the loop with many short attempts                     stays: more processes are the remedy
+    in a thread, and keeps the GIL                              process
+    in an isolate                                               stays: it may need to be killed or bounded
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from dataclasses import dataclass
 from flowherd_supervisor.advise.measurements import ENOUGH_PROBES, Measured, Place, Steps, residual_p95_s
 
 ENOUGH_SAMPLES = 30
-CPU_MS = 5.0  # an attempt; below it, a thread's or an isolate's own cost weighs as much
-BLOCK_MS = 20.0  # at a time: what a neighbour begins to feel
-HOLD_MS = 100.0  # the longest hold of the GIL, one unlucky probe included
+CPU_MS = 5.0  # per attempt; below this a thread or an isolate costs as much
+BLOCK_MS = 20.0  # at a time, which other handlers begin to notice
+HOLD_MS = 100.0  # longest hold of the GIL; leaves room for one unlucky probe
 SHARE = 0.5  # of the loop, or of the interpreter
-RELEASED = 0.5  # of the probes: what gives the GIL up so often shares it
-SWITCH_MS = 5.0  # how long pure Python in a thread keeps the GIL from the loop at a time
+RELEASED = 0.5  # share of probes that find the GIL free
+SWITCH_MS = 5.0  # time for which pure Python in a thread keeps the GIL from the loop
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """The other facts about the process it ran in.
+    """Facts about the processes that it ran in.
 
     Attributes:
-        active_s: seconds that workers had a handler at all, over all processes.
-        lag_s_p95: how late their loops were.
-        others: the steps of the other activities.
+        active_s: seconds in which workers had a handler, over all processes.
+        lag_s_p95: lag of their loops, 95th percentile.
+        others: steps of the other activities.
 
     """
 
@@ -45,7 +45,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """A condition in numbers; it is met from the threshold on."""
+    """A condition in numbers, met at the threshold and above."""
 
     metric: str
     value: float
@@ -58,7 +58,7 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """The milliseconds of waiting that others would gain if it moved, and the cost."""
+    """The milliseconds that others wait now and would wait after a move, and its cost."""
 
     now_ms: float
     estimated_ms: float
@@ -67,7 +67,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The place where an activity should run, and why; UNKNOWN while there are too few samples."""
+    """The place where an activity should run and the reason; UNKNOWN while there are too few samples."""
 
     measured: Measured
     verdict: Place
@@ -78,12 +78,12 @@ class Advice:
 
     @property
     def is_change(self) -> bool:
-        """True when something should be changed."""
+        """True if the activity should move."""
         return self.verdict not in {Place.UNKNOWN, self.measured.place}
 
 
 def advise(measured: Measured, around: Surroundings) -> Advice:
-    """The advice for one activity."""
+    """Returns the advice about one activity."""
     cpu_bound = Criterion("CPU ms of an attempt", measured.cpu_ms, CPU_MS)
     bottleneck = _bottleneck(measured, around.active_s)
     verdict, reason = _verdict(measured, cpu_bound, bottleneck)
@@ -91,7 +91,7 @@ def advise(measured: Measured, around: Surroundings) -> Advice:
 
 
 def _bottleneck(measured: Measured, active_s: float) -> Criterion:
-    """The loop's for what runs on it, the interpreter's for a thread; of two ways the one that counts more."""
+    """Measures how far it fills the loop, or for a thread the interpreter; returns the stronger of two criteria."""
     active_s = max(active_s, 1e-9)
     match measured.place:
         case Place.ASYNC:
@@ -125,21 +125,21 @@ def _verdict(measured: Measured, cpu_bound: Criterion, bottleneck: Criterion) ->
 
 
 def _stays(measured: Measured, cpu_bound: Criterion, bottleneck: Criterion) -> str | None:
-    """Why it is well where it is, None if it is not."""
+    """Returns why it should stay where it is, None if it should move."""
     match measured.place:
         case Place.ASYNC if not bottleneck.is_met:
             return f"others wait {measured.block_ms:.1f} ms for it at a time: nothing to gain"
         case Place.ASYNC if measured.kept_ms < CPU_MS or (measured.computes and not cpu_bound.is_met):
             return f"{measured.kept_ms:.2f} ms an attempt are too little to move: it is their number"
         case Place.THREAD if not (cpu_bound.is_met and bottleneck.is_met):
-            return f"{cpu_bound.value:.1f} ms of CPU in {measured.wall_ms:.0f} ms delay nothing"
+            return f"{cpu_bound.value:.1f} ms of CPU in {measured.wall_ms:.0f} ms delay no others"
         case Place.PROCESS:
-            return f"its {cpu_bound.value:.1f} ms of CPU delay nothing in a process of its own"
+            return f"its {cpu_bound.value:.1f} ms of CPU in its own process delay no others"
     return None
 
 
 def _offloaded(measured: Measured, released: float, cpu_ms: float) -> tuple[Place, str]:
-    """The advice for a handler that delays others: a thread, if it releases the GIL."""
+    """Returns a place for an activity that delays others: a thread if it releases the GIL, else a process."""
     if released < RELEASED:
         return Place.PROCESS, f"it computes {cpu_ms:.0f} ms and keeps the GIL ({released:.0%} released)"
     if measured.place is Place.THREAD:
@@ -153,7 +153,7 @@ def _offloaded(measured: Measured, released: float, cpu_ms: float) -> tuple[Plac
 
 
 def _gain(measured: Measured, around: Surroundings, verdict: Place) -> Gain:
-    """The time others wait for the loop beside it, 95 of 100 times at most, now and without it there."""
+    """Estimates the time that others wait for the loop, the 95th percentile, now and after a move."""
     beside_it_s = residual_p95_s((measured.steps,), sum(measured.steps.seconds))
     now_ms = 1e3 * max(around.lag_s_p95, beside_it_s)
     if verdict in {Place.UNKNOWN, measured.place}:

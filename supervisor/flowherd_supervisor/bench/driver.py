@@ -1,4 +1,4 @@
-"""`flowherd bench`: every load on every number of processes, several times over, each on a fresh engine."""
+"""`flowherd bench`: runs every load on every number of processes several times, each on a fresh engine."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from flowherd_supervisor.testkit.supervisor_program import SupervisorProgram
 
 LOADS = ("cpu", "io", "mixed")
-SLOTS_EACH = 4  # the next activity is there when one ends
+SLOTS_EACH = 4  # so that the next activity is already claimed when one ends
 LEAST_SLOTS = 16
-CPU_MS, MIXED_CPU_MS = 50.0, 25.0  # long beside what an activity costs the engine, which has the same CPUs
+CPU_MS, MIXED_CPU_MS = 50.0, 25.0  # long compared with the engine's cost per activity on the same CPUs
 IO_S, MIXED_WAIT_S = 0.2, 0.1
 LEAST_ACTIVITIES = 40
-LOOK_EVERY_S = 0.25  # each look costs CPU that the activities could use
-LIMIT_S = 60.0  # of one run: what has ended by then counts
+LOOK_EVERY_S = 0.25  # each query takes CPU from the activities
+LIMIT_S = 60.0  # of one run; activities that have ended by then count
 _GOLDEN = 0.618_033_988_75
 
 
@@ -45,12 +45,12 @@ class BenchOptions:
     """The options of `flowherd bench`.
 
     Attributes:
-        loads: of `LOADS`; without effect where an app is given.
-        most: processes; None: one number beyond the usable CPUs.
-        app: the user's own, with one of its activities.
-        count: of the user's activities in each run.
-        seconds: approximate length of each run of the loads.
-        patience: so many more tries for a run that other programs disturb.
+        loads: names from `LOADS`; ignored if an app is given.
+        most: largest number of processes; None: one step beyond the usable CPUs.
+        app: the user's own app, with one of its activities.
+        count: number of the user's activities in each run.
+        seconds: approximate duration of each built-in run.
+        patience: number of further tries for a run that other programs disturb.
         pictures: files to draw to, `.svg` or `.png`.
 
     """
@@ -69,10 +69,10 @@ class BenchOptions:
 
 
 def run_bench(options: BenchOptions) -> int:
-    """ActivityProfile, print, draw; return the exit code: 0 measured, 1 it could not run, 2 usage, 130 Ctrl-C.
+    """Measures, prints and draws; returns the exit code: 0 measured, 1 could not run, 2 usage, 130 Ctrl-C.
 
     Raises:
-        ConfigurationError: the options make no sense, or an extra is missing.
+        ConfigurationError: the options are inconsistent, or an extra is missing.
 
     """
     _refuse_nonsense(options)
@@ -114,7 +114,7 @@ def _refuse_nonsense(options: BenchOptions) -> None:
 
 
 def _measure_all(options: BenchOptions, session: Session) -> list[Run]:
-    """Repeat after repeat, so that what disturbs the machine for a while disturbs all points alike."""
+    """Measures all points once per repeat, so that a disturbance of the machine affects all points alike."""
     if options.app is None:
         loads = our_loads(options.loads, rounds_a_ms())
     else:
@@ -135,9 +135,7 @@ def _measure_all(options: BenchOptions, session: Session) -> list[Run]:
             for count in counts:
                 number = load.activities(count, cpus, slots, options.seconds)
                 stage = session.screen.stage(f"{load.name}, {count} of {counts[-1]}, {repeat + 1}.", number)
-                for _ in range(
-                    1 + options.patience
-                ):  # again while other programs disturb it, but not for ever
+                for _ in range(1 + options.patience):  # again while other programs disturb it
                     runs.append(Measurement(session, stage, load, count, slots, number).run(repeat))
                     stage.finish(runs[-1].completed, f"{runs[-1].activities_per_s:.1f}/s")
                     if runs[-1].is_calm(cpus):
@@ -145,7 +143,7 @@ def _measure_all(options: BenchOptions, session: Session) -> list[Run]:
     return runs
 
 
-# What is measured
+# Loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +151,14 @@ class Load:
     """A kind of work.
 
     Attributes:
-        name: in the table and the picture.
-        app: hosts it.
-        activity: the one that is queued.
-        cpu_s: seconds of CPU of each activity; 0: unknown, or none.
-        wait_s: mean seconds each waits without the CPU.
-        rounds: `cpu_s` in rounds of our own activity.
-        parameters: of the user's own activity.
-        count: of activities in each run; None: as many as fill the time.
+        name: name in the table and the picture.
+        app: the app with the activity.
+        activity: the activity to queue.
+        cpu_s: seconds of CPU of each activity; 0 if unknown or none.
+        wait_s: mean seconds that each waits without the CPU.
+        rounds: `cpu_s` in rounds of the demo's activity.
+        parameters: parameters of the user's own activity.
+        count: number of activities in each run; None: as many as fill the time.
 
     """
 
@@ -174,14 +172,14 @@ class Load:
     count: int | None = None
 
     def inputs(self, index: int) -> dict[str, Any]:
-        """The parameters of activity number `index`; waits differ, or all would end at the same time."""
+        """Returns the parameters of activity number `index`; waits differ, so that not all end at the same time."""
         if self.app is not DEMO:
             return dict(self.parameters)
         spread = 0.5 + index * _GOLDEN % 1.0
         return {"wait_s": round(self.wait_s * spread, 4), "rounds": self.rounds}
 
     def activities(self, processes: int, cpus: int, slots: int, seconds: float) -> int:
-        """The number of activities that keep so many processes busy for about so many seconds."""
+        """Returns the number of activities that keep `processes` processes busy for about `seconds` seconds."""
         if self.count is not None:
             return self.count
         by_slots = slots / (self.cpu_s + self.wait_s)
@@ -190,7 +188,7 @@ class Load:
 
 
 def our_loads(names: Sequence[str], rounds_a_ms: float) -> list[Load]:
-    """Computing, waiting, and both, by the demo's activity `step`."""
+    """Returns the built-in loads: computing, waiting, and both, with the demo's activity `step`."""
     shapes = {"cpu": (CPU_MS, 0.0), "io": (0.0, IO_S), "mixed": (MIXED_CPU_MS, MIXED_WAIT_S)}
     return [
         Load(name, DEMO, "step", cpu_ms / 1e3, wait_s, round(cpu_ms * rounds_a_ms))
@@ -200,7 +198,7 @@ def our_loads(names: Sequence[str], rounds_a_ms: float) -> list[Load]:
 
 
 def rounds_a_ms(probe: int = 200_000, tries: int = 5) -> float:
-    """The rounds in a millisecond of this machine's CPU; the best of some tries, since noise only slows."""
+    """Returns the rounds per millisecond of CPU on this machine; the best of some tries, since noise only slows."""
     best_s = float("inf")
     for _ in range(tries):
         begun_s = time.process_time()
@@ -210,9 +208,9 @@ def rounds_a_ms(probe: int = 200_000, tries: int = 5) -> float:
 
 
 def process_counts(cpus: int, most: int | None = None) -> tuple[int, ...]:
-    """1, 2, 4, … up to the usable CPUs, and one number beyond, to see that more does not help.
+    """Returns 1, 2, 4, … up to the usable CPUs, and one number beyond, to show that more does not help.
 
-    `most` ends the row, and is the last in it.
+    With `most` the list ends with that number.
     """
     if cpus <= 4:
         counts = list(range(1, cpus + 1))
@@ -223,7 +221,7 @@ def process_counts(cpus: int, most: int | None = None) -> tuple[int, ...]:
 
 
 def slots_for(counts: Sequence[int]) -> int:
-    """The same number for all: more processes must not look better because they may hold more."""
+    """Returns the same number of slots for all runs, so that more processes do not profit from more slots."""
     return max(LEAST_SLOTS, SLOTS_EACH * max(counts))
 
 
@@ -232,7 +230,7 @@ def slots_for(counts: Sequence[int]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """CPU seconds used so far: by the engine, by all of ours, and by all programs."""
+    """CPU seconds used so far by the engine, by all our programs, and by all programs."""
 
     at_s: float
     engine_s: float
@@ -242,7 +240,7 @@ class _Sample:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A single run of one load on so many processes: a fresh engine with a full queue, and a supervisor."""
+    """A single run of one load on a number of processes: a fresh engine with a full queue, and a supervisor."""
 
     session: Session
     stage: Stage
@@ -252,7 +250,7 @@ class Measurement:
     activities: int
 
     def run(self, repeat: int) -> Run:
-        """Both programs have ended when it returns.
+        """Runs and returns the result; both programs have ended by then.
 
         Raises:
             ProgramError: a program did not start or ended too early.
@@ -269,7 +267,7 @@ class Measurement:
         is_cut = ended < self.activities
         took_s = max(last.at_s - first.at_s, 1e-9)
         others_s = (last.all_s - first.all_s) - (last.ours_s - first.ours_s)
-        # Where we may use a part of the machine's CPUs only, the rest is no matter of ours.
+        # With a part of the CPUs only, load on the others does not matter.
         has_all_cpus = usable_cpus() == (os.cpu_count() or 1)
         return Run(
             load=self.load.name,
@@ -288,7 +286,7 @@ class Measurement:
         )
 
     def _queue(self, engine: EngineProgram) -> None:
-        """Queues everything before the host takes any."""
+        """Queues everything before the supervisor starts."""
         names, worker = tuple(self.load.inputs(0)), self.load.app.worker
         deployed = engine.client.deploy(one_step("bench", self.load.activity, names, worker=worker))
         for index in range(self.activities):
@@ -297,7 +295,7 @@ class Measurement:
         self.stage.update(0, "starting")
 
     def _watch(self, engine: EngineProgram, host: SupervisorProgram) -> tuple[int, int, _Sample, _Sample]:
-        """Look until all have ended or the time is up; completed, failed, and the CPU between two moments."""
+        """Waits until all have ended or time is up; returns completed, failed, and the first and last CPU sample."""
         give_up_s = time.monotonic() + LIMIT_S
         first: _Sample | None = None
         while True:
@@ -317,13 +315,13 @@ def _sample(engine: EngineProgram, host: SupervisorProgram) -> _Sample:
     idle = used.idle + getattr(used, "iowait", 0.0)
     engine_s = _cpu_s(engine.process.pid)
     ours_s = engine_s + _cpu_s(host.pid) + time.process_time()
-    # `guest` is counted in `user` already.
+    # `user` already contains `guest`.
     busy = sum(used) - idle - getattr(used, "guest", 0.0) - getattr(used, "guest_nice", 0.0)
     return _Sample(time.monotonic(), engine_s, ours_s, busy)
 
 
 def _cpu_s(pid: int) -> float:
-    """CPU seconds of a program and its living descendants."""
+    """Returns the CPU seconds of a program and its live descendants."""
     total = 0.0
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)

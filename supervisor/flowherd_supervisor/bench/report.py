@@ -1,4 +1,4 @@
-"""The figures of many runs: rates, curves and their meaning, as a table, JSON or picture; it runs nothing."""
+"""The results of many runs: rates, curves and conclusions, as a table, JSON or picture."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from rich.console import RenderableType
 
-CALM = 0.15  # of all CPUs: where other programs used more, a run tells of them
-ENGINE_IS_FULL = 0.85  # of the one CPU that its one process can use
+CALM = 0.15  # share of all CPUs; a run is disturbed if other programs used more
+ENGINE_IS_FULL = 0.85  # share of the one CPU that its process can use
 NOISE = 0.1  # of all CPUs, or of a rate
 TITLES = {"cpu": "Computing", "io": "Waiting", "mixed": "Both in turn"}
 _MODEL = re.compile(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", re.MULTILINE)
 _MEASURED, _IDEAL, _PALE = "#0b6e99", "#9a9a9a", "#5a5a5a"
-_WIDTH, _HEIGHT, _CAPTION_CHARS = 4.2, 3.9, 52  # inches of one load, and what its width holds of the caption
+_WIDTH, _HEIGHT, _CAPTION_CHARS = 4.2, 3.9, 52  # inches of a panel, and caption characters in its width
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class Run:
     """A run of one load on a number of processes. Times in seconds, shares of one CPU.
 
     Attributes:
-        activities: that were queued and, where the time was up, had ended.
-        lost: neither completed nor failed; 0 where the time was up.
-        duplicates: outcomes that were accepted beyond those the engine counts.
+        activities: number queued, or number that had ended when time was up.
+        lost: number neither completed nor failed; 0 if time was up.
+        duplicates: accepted outcomes beyond those that the engine counts.
         wall_s: from the supervisor's start to the last completion.
-        activities_per_s: in the middle of the run, when all processes were busy.
-        engine_cpu: what the engine took of one CPU.
-        others_cpu: what programs that are no part of this took of all CPUs, in CPUs; None: unknown.
+        activities_per_s: rate in the middle of the run, when all processes were busy.
+        engine_cpu: share of one CPU used by the engine.
+        others_cpu: CPUs used by other programs; None: unknown.
 
     """
 
@@ -67,13 +67,13 @@ class Run:
     others_cpu: float | None
 
     def is_calm(self, cpus: int) -> bool:
-        """True when other programs left it alone."""
+        """True if other programs did not disturb it."""
         return self.others_cpu is None or self.others_cpu <= CALM * cpus
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The runs of one load on one number of processes; `left_out`: others that were disturbed."""
+    """The runs of one load on one number of processes; `left_out` counts disturbed runs, which are not used."""
 
     processes: int
     median: float
@@ -87,12 +87,12 @@ class Point:
 
     @property
     def efficiency(self) -> float:
-        """The gain for each process, 1 where each does as much as one alone."""
+        """The speed-up per process; 1 if each does as much as one alone."""
         return self.speedup / self.processes
 
     @property
     def spread(self) -> float:
-        """The distance between runs, as a share of their median."""
+        """The range of the runs as a share of their median."""
         return (self.most - self.least) / self.median if self.median else 0.0
 
 
@@ -111,9 +111,9 @@ class Curve:
 
 
 def rate(completed_s: Sequence[float], slots: int) -> float:
-    """Completions a second while all were busy: without the first and the last ones, one for each slot.
+    """Returns completions per second while all processes were busy, without one completion per slot at each end.
 
-    At the beginning processes start, at the end some have nothing left; each is at most a fifth of the run.
+    At the start processes boot, at the end some are idle; each end is at most a fifth of the run.
     """
     times = sorted(completed_s)
     cut = min(slots, len(times) // 5)
@@ -124,11 +124,11 @@ def rate(completed_s: Sequence[float], slots: int) -> float:
 
 
 def curves(runs: Iterable[Run], cpus: int) -> list[Curve]:
-    """The runs by load and number of processes; the speed-up is against the fewest processes of the load.
+    """Groups runs by load and number of processes; the speed-up is relative to the load's fewest processes.
 
     Args:
-        runs: in any order; those that other programs disturbed count only where there is no calm one.
-        cpus: usable ones.
+        runs: runs in any order; disturbed ones count only if a point has no other.
+        cpus: number of usable CPUs.
 
     """
     by_load: dict[str, dict[int, list[Run]]] = {}
@@ -167,7 +167,7 @@ def _point(processes: int, runs: Sequence[Run], base: float, left_out: int) -> P
 
 
 def document(runs: Sequence[Run], cpus: int) -> list[dict[str, Any]]:
-    """The list of `flowherd bench --json`: each run with the keys of the demo, and what a curve needs."""
+    """Returns the list of `flowherd bench --json`: each run with the keys of the demo and those of a curve."""
     base = {curve.load: curve.points[0].median / curve.points[0].processes for curve in curves(runs, cpus)}
     return [
         {
@@ -187,22 +187,22 @@ def document(runs: Sequence[Run], cpus: int) -> list[dict[str, Any]]:
 
 
 def verdict(curve: Curve, cpus: int) -> str:
-    """The number of processes to choose, and why not more, in one or two sentences."""
+    """Returns a sentence with the number of processes to choose and the reason for not using more."""
     best, title = curve.best, TITLES.get(curve.load, curve.load)
-    said = f"{title}: {best.processes} process{'es' if best.processes > 1 else ''}"
+    text = f"{title}: {best.processes} process{'es' if best.processes > 1 else ''}"
     if len(curve.points) == 1:
-        return f"{said} was all that was measured."
-    said += f", {best.speedup:.2f} times the rate of one" if best.processes > 1 else ""
+        return f"{text} was all that was measured."
+    text += f", {best.speedup:.2f} times the rate of one" if best.processes > 1 else ""
     more = [point for point in curve.points if point.processes > best.processes]
     if more:
-        return f"{said}; more do not help because {_reason(curve, best, more, cpus)}."
+        return f"{text}; more do not help because {_reason(curve, best, more, cpus)}."
     if best.processes < cpus:
-        return f"{said}; more may help, up to {cpus} CPUs, but were not measured."
-    return f"{said}; more were not measured."
+        return f"{text}; more may help, up to {cpus} CPUs, but were not measured."
+    return f"{text}; more were not measured."
 
 
 def doubts(found: list[Curve], cpus: int) -> list[str]:
-    """The reasons why figures are worse than the machine is; empty after a good run."""
+    """Returns the reasons why the results may be worse than the machine allows; empty after a good run."""
     lines = []
     points = [(curve, point) for curve in found for point in curve.points]
     full = [point for _, point in points if point.engine_cpu >= ENGINE_IS_FULL]
@@ -246,10 +246,10 @@ def _reason(curve: Curve, best: Point, more: list[Point], cpus: int) -> str:
 
 
 def summary(found: list[Curve], cpus: int, machine: str) -> RenderableType:
-    """The summary for a person: figures, their meaning, and what is wrong with them."""
-    said = [Text(verdict(curve, cpus), style="bold") for curve in found]
+    """Returns the summary as text: table, conclusions and warnings."""
+    texts = [Text(verdict(curve, cpus), style="bold") for curve in found]
     warned = [Text(line, style="yellow") for line in doubts(found, cpus)]
-    return Padding(Group(_table(found), "", *said, *warned, "", Text(machine, style="dim")), (1, 2))
+    return Padding(Group(_table(found), "", *texts, *warned, "", Text(machine, style="dim")), (1, 2))
 
 
 def _table(found: list[Curve]) -> Table:
@@ -273,13 +273,13 @@ def _table(found: list[Curve]) -> Table:
 
 
 def draw(found: Sequence[Curve], cpus: int, caption: str, paths: Sequence[Path]) -> None:
-    """Write one picture of all loads to each path, in the format of its suffix.
+    """Writes a picture of all loads to each path, in the format of its suffix.
 
     Args:
-        found: one panel for each.
-        cpus: usable ones: the ideal line ends its rise there.
-        caption: the machine, and how often was measured.
-        paths: `.svg` and `.png`.
+        found: the curves, one panel each.
+        cpus: number of usable CPUs, at which the ideal line stops rising.
+        caption: description of the machine and the number of runs.
+        paths: files that end in `.svg` or `.png`.
 
     """
     import matplotlib as mpl  # noqa: PLC0415 - half a second, and an extra
@@ -304,7 +304,7 @@ def _panel(axes: Axes, curve: Curve, cpus: int) -> None:
         [point.median - point.least for point in curve.points],
         [point.most - point.median for point in curve.points],
     )
-    most = 1 if curve.load == "io" else cpus  # waiting needs no CPU, and one loop waits for all
+    most = 1 if curve.load == "io" else cpus  # waiting needs no CPU, and one loop can wait for all
     ideal = [base * min(count, most) for count in counts]
     axes.plot(counts, ideal, linestyle="--", color=_IDEAL, label=f"ideal on {cpus} CPUs")
     axes.errorbar(
@@ -326,7 +326,7 @@ def _panel(axes: Axes, curve: Curve, cpus: int) -> None:
 
 
 def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Model, CPUs, memory, kernel, Python, flowherd, date; never the host's name."""
+    """Returns model, CPUs, memory, kernel, Python, flowherd and date, without the host's name."""
     usable, all_of_them = usable_cpus(), os.cpu_count() or 1
     cpus = f"{usable} CPUs" if usable == all_of_them else f"{usable} of {all_of_them} CPUs usable"
     return ", ".join(
@@ -343,6 +343,6 @@ def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def model_of(cpuinfo: str) -> str:
-    """The processor's name without trademarks; empty where the kernel tells none."""
+    """Returns the processor's name without trademarks; "" if the kernel does not report one."""
     found = _MODEL.search(cpuinfo)
     return " ".join(re.sub(r"\((?:R|TM)\)|CPU|@.*", "", found[1]).split()) if found else ""

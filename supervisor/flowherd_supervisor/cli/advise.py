@@ -1,4 +1,4 @@
-"""`flowherd advise`: what each activity should be and how large the host, as text or as its JSON document."""
+"""`flowherd advise`: recommends a kind for each activity and a size for the host, as text or JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def show_advice(*, admin: str | None, pid: int | None, as_json: bool) -> int:
     """Prints the advice of the supervisor at `admin`, of `pid`, or of the only one found.
 
     Raises:
-        ConfigurationError: there is none, several and none chosen, or `admin` is no address.
+        ConfigurationError: no supervisor runs, several run and none is chosen, or `admin` is not an address.
 
     """
     if admin is None and pid is None and not find_sockets():
@@ -39,7 +39,7 @@ def show_advice(*, admin: str | None, pid: int | None, as_json: bool) -> int:
 
 
 def render(document: Mapping[str, Any]) -> list[Text | Table]:
-    """A row of figures for each activity, a sentence of reason for each, and three lines about the host."""
+    """Returns a row of figures and a line with the reason for each activity, then three lines about the host."""
     rows, host = document["activities"], document["host"]
     reasons = [
         Text(f"{visible(row['activity'])}: {_advice(row)}: {row['reason']}{_gain(row)}") for row in rows
@@ -51,7 +51,7 @@ def render(document: Mapping[str, Any]) -> list[Text | Table]:
 
 
 def _settings(rows: list[Mapping[str, Any]]) -> list[Text]:
-    """The lines for the settings file that follow the advice."""
+    """Returns the lines for the settings file that put the advice into effect."""
     moves = [(row["activity"], row["verdict"]) for row in rows if row["change"]]
     if not moves:
         return []
@@ -60,7 +60,7 @@ def _settings(rows: list[Mapping[str, Any]]) -> list[Text]:
 
 
 def _key(name: str) -> str:
-    """A name as a key of TOML: bare where it may be, else quoted as JSON would."""
+    """Returns the name as a TOML key: bare if possible, else quoted as in JSON."""
     return name if _BARE.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
@@ -93,7 +93,7 @@ def _advice(row: Mapping[str, Any]) -> str:
 
 
 def _gain(row: Mapping[str, Any]) -> str:
-    """The gain and the cost of a change."""
+    """Returns the gain and the cost of a change; "" if none is advised."""
     if not row["change"]:
         return ""
     gain = row["criteria"]["gain"]

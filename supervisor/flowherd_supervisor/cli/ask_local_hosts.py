@@ -1,4 +1,4 @@
-"""Asks the hosts of this machine for the parameters of their activities, and when they polled."""
+"""Queries the hosts on this machine for their activities, their parameters and the time of their last poll."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Document = TypeVar("_Document")
 
 
 class Served(msgspec.Struct, frozen=True):
-    """The `/api/activities` of a host; `activities` has the parameters of each, None for any."""
+    """The reply of a host's `/api/activities`; `activities` maps each name to its parameters, None if it takes any."""
 
     pid: int
     app: str
@@ -34,21 +34,21 @@ class Served(msgspec.Struct, frozen=True):
         return f"{self.app}, pid {self.pid}"
 
     def serves(self, engine: str, worker: str) -> bool:
-        """True if it works for this engine and type; an address of this machine has several names."""
+        """True if the host serves this engine and worker type; `localhost` equals `127.0.0.1`."""
         return (origin(self.engine), self.worker) == (origin(engine), worker)
 
 
 def served_here() -> list[Served]:
-    """All hosts of this user that answer."""
+    """Returns the activities of all hosts of this user that answer."""
     return asked_here("/api/activities", Served)
 
 
 def asked_here(page: str, shape: type[_Document], within_s: float = _GLANCE_S) -> list[_Document]:
-    """The answers to `page` of all hosts of this user; those that do not answer so, and in time, are left out."""
+    """Returns the replies of all of this user's hosts to `page`, without those that are late or of another shape."""
     try:
         sockets = find_sockets()
     except ConfigurationError:
-        return []  # the folder is not ours: nobody in it is asked
+        return []  # the folder belongs to another user
     found = []
     for _, path in sorted(sockets.items()):
         transport = httpx.HTTPTransport(uds=str(path))
@@ -62,8 +62,8 @@ def asked_here(page: str, shape: type[_Document], within_s: float = _GLANCE_S) -
 
 
 def not_taken(activity: str, given: Iterable[str], hosts: Sequence[Served]) -> str:
-    """The complaint about a parameter that an activity does not take; "" if any host takes all or none knows it."""
-    said = ""
+    """Returns the message for an unknown parameter; "" if a host takes all of them or no host has the activity."""
+    complaint = ""
     for host in hosts:
         if activity not in host.activities:
             continue
@@ -74,10 +74,11 @@ def not_taken(activity: str, given: Iterable[str], hosts: Sequence[Served]) -> s
         known = [name for name in taken or () if name not in INJECTED]
         close = difflib.get_close_matches(unknown[0], known, 1)
         meant = f"did you mean {close[0]!r}? " if close else ""
-        said = f"{activity} takes no parameter {unknown[0]!r}: {meant}it takes {', '.join(known) or 'none'} ({host})"
-    return said
+        takes = f"it takes {', '.join(known) or 'none'}"
+        complaint = f"{activity} takes no parameter {unknown[0]!r}: {meant}{takes} ({host})"
+    return complaint
 
 
 def origin(url: str) -> str:
-    """A URL of an engine, the same for the names that this machine has for itself."""
+    """Returns an engine's URL with `localhost` as `127.0.0.1` and no trailing slash, for comparison."""
     return url.replace("://localhost", "://127.0.0.1").rstrip("/")

@@ -1,4 +1,4 @@
-"""Asks a running supervisor for one of its documents; it shows nothing but what went wrong."""
+"""Fetches a document from a running supervisor; errors go to stderr."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import httpx
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor.shell.admin_socket import admin_folder, check_own, find_sockets
 
-WIDTH_OF_A_PIPE = 200  # nothing is cut for grep
+WIDTH_OF_A_PIPE = 200  # wide enough that grep sees whole lines
 _TIMEOUT_S = 5.0
 _GLANCE_S = 1.0  # for each of several hosts
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A running supervisor of this user on this machine; its app and folder are "" where it has not said them."""
+    """A running supervisor of this user on this machine; `app` and `folder` are "" if it did not report them."""
 
     pid: int
     socket: Path
@@ -27,11 +27,11 @@ class Found:
     folder: str = ""
 
     def __str__(self) -> str:
-        said = f" {self.app} in {self.folder}" if self.app else ""
-        return f"{self.pid}{said}"
+        place = f" {self.app} in {self.folder}" if self.app else ""
+        return f"{self.pid}{place}"
 
     def is_at(self, folder: Path) -> bool:
-        """True if its app, or it itself, is in this folder; a host that has said nothing may be."""
+        """True if its app or its working directory is this folder, or if it reported no folder."""
         try:
             own = Path(f"/proc/{self.pid}/cwd").readlink()
         except OSError:  # it is in another PID namespace, or has just ended
@@ -40,16 +40,16 @@ class Found:
 
 
 def ask(page: str, key: str, *, admin: str | None, pid: int | None) -> tuple[str, dict[str, Any]] | None:
-    """The document at `page` as text and as an object; None, after a line on stderr, when there is no answer.
+    """Returns the document at `page` as text and as an object; None, after a line on stderr, if there is no answer.
 
     Args:
         page: such as `/api/status`.
-        key: what the document holds, if a supervisor of this kind has written it.
-        admin: where the supervisor listens; without it, and without `pid`, the only one found is asked.
-        pid: the supervisor's.
+        key: a key that the document must have to be one of a flowherd supervisor.
+        admin: the supervisor's address; without it and without `pid`, the only supervisor found is used.
+        pid: the supervisor's pid.
 
     Raises:
-        ConfigurationError: there is none, several and none chosen, or `admin` is no address.
+        ConfigurationError: no supervisor runs, several run and none is chosen, or `admin` is not an address.
 
     """
     where = (
@@ -73,12 +73,12 @@ def ask(page: str, key: str, *, admin: str | None, pid: int | None) -> tuple[str
 
 
 def open_admin(admin: str | None, pid: int | None, *, to_steer: bool = False) -> httpx.Client:
-    """A client for a supervisor's admin pages.
+    """Opens a client for a supervisor's admin API.
 
     Args:
         admin: as for `ask`.
         pid: as for `ask`.
-        to_steer: whether it shall do something: then the only one found must be of this folder.
+        to_steer: the client will send orders, so without `admin` and `pid` the supervisor must belong to this folder.
 
     Raises:
         ConfigurationError: as `ask`.
@@ -92,7 +92,7 @@ def open_admin(admin: str | None, pid: int | None, *, to_steer: bool = False) ->
 
 
 def endpoint(admin: str | None, pid: int | None) -> tuple[str, str | None]:
-    """The base URL of a supervisor's admin pages, and the unix socket that leads there, None over TCP.
+    """Returns the base URL of a supervisor's admin API and the path of its unix socket, None over TCP.
 
     Raises:
         ConfigurationError: as `ask`.
@@ -111,7 +111,7 @@ def endpoint(admin: str | None, pid: int | None) -> tuple[str, str | None]:
 
 
 def find_hosts() -> list[Found]:
-    """The supervisors of this user that are alive, each with its app and folder."""
+    """Returns this user's running supervisors, each with its app and folder."""
     return [_glance(pid, path) for pid, path in sorted(find_sockets().items())]
 
 
@@ -119,14 +119,14 @@ def _glance(pid: int, path: Path) -> Found:
     transport = httpx.HTTPTransport(uds=str(path))
     try:
         with httpx.Client(transport=transport, timeout=_GLANCE_S, trust_env=False) as client:
-            said = client.get("http://flowherd/api/status").json()
-            return Found(pid, path, str(said.get("app", "")), str(said.get("folder", "")))
+            status = client.get("http://flowherd/api/status").json()
+            return Found(pid, path, str(status.get("app", "")), str(status.get("folder", "")))
     except (httpx.HTTPError, ValueError, AttributeError):
         return Found(pid, path)
 
 
 def _here() -> Found:
-    """The only one there is, if it is of the folder one stands in."""
+    """Returns the only running supervisor, provided that it belongs to the working directory."""
     only = _only(find_hosts())
     if not only.is_at(Path.cwd()):
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The words of `flowherd bench`, turned into its options; it measures nothing."""
+"""The flags of `flowherd bench`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flowherd check`: says what would keep an app from running well; it claims nothing and changes nothing."""
+"""`flowherd check`: reports what would keep an app from running well, without claiming any activity."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _HEALTH_DEADLINE_S = 5.0
 
 
 class Weight(Enum):
-    """The weight of a finding."""
+    """The severity of a finding."""
 
     FINE = "ok"
     WARNING = "warning"
@@ -52,7 +52,7 @@ class Weight(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A line of the report; `code` is the exit code that a wrong one asks for."""
+    """A line of the report; `code` is the exit code of the command if the finding is `WRONG`."""
 
     weight: Weight
     text: str
@@ -60,13 +60,13 @@ class Finding:
 
 
 def check(app_name: str, app_dir: str, loaded: Loaded, *, offline: bool = False) -> int:
-    """Prints what was found, each at once; returns 0, or the exit code of the first thing that is wrong.
+    """Prints each finding as soon as it is known; returns 0 or the exit code of the first that is wrong.
 
     Args:
         app_name: `module:attr`.
-        app_dir: goes first on the import path.
+        app_dir: put first on the import path.
         loaded: the settings.
-        offline: whether no engine is asked.
+        offline: do not call the engine.
 
     """
     code = Exit.CLEAN
@@ -95,10 +95,11 @@ def _say(finding: Finding) -> None:
 
 def _sizes(loaded: Loaded) -> Finding:
     plan = plan_of(loaded.settings)
-    said = ", ".join(dict.fromkeys(loaded.origins.values())) or "the defaults alone"
+    sources = ", ".join(dict.fromkeys(loaded.origins.values())) or "the defaults alone"
+    kind = "threads" if plan.threads else "processes"
     return Finding(
         Weight.FINE,
-        f"settings: {plan.workers} {'threads' if plan.threads else 'processes'}, {plan.concurrency} slots; from {said}",
+        f"settings: {plan.workers} {kind}, {plan.concurrency} slots; from {sources}",
     )
 
 
@@ -119,7 +120,7 @@ def _app(app_name: str, app_dir: str, loaded: Loaded) -> Iterator[Finding]:
 
 
 def _configured(registry: Registry, loaded: Loaded) -> Registry:
-    """The registry with the options of the settings file, which a complaint about them names."""
+    """Applies the activity options of the settings file; an error message names that file."""
     try:
         return registry.configured(loaded.settings.activity_options())
     except ConfigurationError as error:
@@ -129,7 +130,7 @@ def _configured(registry: Registry, loaded: Loaded) -> Registry:
 
 @contextmanager
 def _watched(app_name: str, within_s: float) -> Iterator[None]:
-    """Ends the program while an import takes longer than `run` would wait, and says where it stands."""
+    """Ends the program with the import's current line when the import takes longer than `run` would wait."""
     is_over = threading.Event()
 
     def watch() -> None:
@@ -152,7 +153,7 @@ def _listed(registry: Registry) -> str:
 
 
 def _shadows(folder: Path) -> Iterator[Finding]:
-    """Modules of the app's folder that hide somebody else's (faults.md S17)."""
+    """Modules in the app's folder that shadow the standard library or an installed package (faults.md S17)."""
     if not folder.is_dir():
         yield Finding(Weight.WRONG, f"--app-dir {folder}: there is no such folder", Exit.USAGE)
         return
@@ -166,7 +167,7 @@ def _shadows(folder: Path) -> Iterator[Finding]:
 
 
 def _is_its_source(path: Path, distributions: list[str]) -> bool:
-    """An editable install of the very folder is no clash."""
+    """True if the installed package is an editable install of this folder."""
     origins = [
         importlib.metadata.distribution(name).read_text("direct_url.json") or "" for name in distributions
     ]
@@ -174,7 +175,7 @@ def _is_its_source(path: Path, distributions: list[str]) -> bool:
 
 
 def _times(loaded: Loaded) -> Iterator[Finding]:
-    """Times that are allowed alone and clash together; defaults clash with nothing."""
+    """Warns of valid times that do not fit together; defaults alone never cause a warning."""
     settings, chosen = loaded.settings, loaded.origins.keys()
     lease = settings.default_lease
     interval = settings.heartbeat_interval
@@ -201,14 +202,14 @@ def _times(loaded: Loaded) -> Iterator[Finding]:
 
 
 def _telemetry(wish: Destination) -> Iterator[Finding]:
-    """Reports where spans go, if telemetry is configured."""
+    """Reports on telemetry only where it is configured."""
     yield from (Finding(Weight.WARNING, text) for text in wish.obstacles)
     if wish.traces:
         yield Finding(Weight.FINE, f"telemetry: {wish}")
 
 
 async def _engine(settings: Settings) -> list[Finding]:
-    """Makes a health call and, with credentials, a token call."""
+    """Calls `/health` and, with credentials, fetches a token."""
     config = settings.worker_config(1)
     async with new_client(config.api_url, None, connections=1) as http:
         try:
@@ -223,12 +224,12 @@ async def _engine(settings: Settings) -> list[Finding]:
                     Exit.INTERNAL,
                 )
             ]
-        said = _health(health)
-        if said is None:
+        body = _health(health)
+        if body is None:
             text = f"{config.api_url}/health answers {health.status_code}: --api-url names no healthy engine"
             return [Finding(Weight.WRONG, text, Exit.INTERNAL)]
         found = Finding(Weight.FINE, f"the engine at {config.api_url} is healthy")
-        return [found, *await _token(config, http, open_to_all=said.insecure_dev)]
+        return [found, *await _token(config, http, open_to_all=body.insecure_dev)]
 
 
 class _Health(msgspec.Struct):
@@ -237,7 +238,7 @@ class _Health(msgspec.Struct):
 
 
 def _health(reply: httpx.Response) -> _Health | None:
-    """The engine's own report; None if something else answers there."""
+    """Decodes an engine's health reply; None if it is anything else."""
     try:
         return (
             msgspec.json.decode(reply.content, type=_Health) if reply.status_code == httpx.codes.OK else None

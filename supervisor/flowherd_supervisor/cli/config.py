@@ -1,4 +1,4 @@
-"""`flowherd config`: the effective settings with their origin, and the schema; it never shows a secret."""
+"""`flowherd config`: the effective settings with their origins, secrets masked, and the schema."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 _SIZES = frozenset({"processes", "concurrency"})
-_WIDTH_OF_A_PIPE = 200  # nothing is cut for grep
+_WIDTH_OF_A_PIPE = 200  # wide enough that grep sees whole lines
 
 
 def show_config(loaded: Loaded, *, as_json: bool) -> int:
-    """Prints every setting, its value and where the value came from."""
+    """Prints every setting with its value and its origin."""
     plan = plan_of(loaded.settings)
     values = {name: _shown(getattr(loaded.settings, name)) for name in Settings.model_fields}
     values |= {"processes": plan.workers, "concurrency": plan.concurrency}

@@ -1,4 +1,4 @@
-"""The words of `flowherd ctl`: each calls the part that gives the order; it gives none itself."""
+"""The subcommands and flags of `flowherd ctl`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`flowherd dev`: starts an engine, a host and what watches files as programs, and ends them in order.
+"""`flowherd dev`: starts an engine, a host and a file watcher as programs, and ends them in order.
 
-No variable of a real engine reaches them: what is tried out here must never claim somebody's work.
+They get no variables of a real engine, so that an experiment never claims real work.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-_LOG_ACTIVITIES = variable_of("log_activities")  # a flag in `flags` is stronger
+_LOG_ACTIVITIES = variable_of("log_activities")  # a flag in `flags` overrides it
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
 class DevOptions:
-    """The app to serve, and options for it.
+    """The app to serve and its options.
 
     Attributes:
-        port: the engine's; 0 picks a free one.
-        db: where the engine keeps its state.
-        flags: more words for `flowherd run`.
+        port: port of the engine; 0 picks a free one.
+        db: SQLite file of the engine.
+        flags: more flags for `flowherd run`.
 
     """
 
@@ -52,7 +52,7 @@ class DevOptions:
 
 
 def dev(options: DevOptions) -> int:
-    """Runs until it is stopped or the host has ended; returns the host's exit code.
+    """Runs until a signal or the end of the host; returns the host's exit code.
 
     Raises:
         ConfigurationError: the embedded engine is not installed.
@@ -66,7 +66,7 @@ def dev(options: DevOptions) -> int:
         try:
             url = engine.address()
         except ProgramError:
-            return engine.process.wait()  # it has said why
+            return engine.process.wait()  # it has printed the reason
         sys.stdout.write(
             f"submit work with: {called_from(Path.cwd())} submit NAME -P key=value --api-url {url}\n"
         )
@@ -85,14 +85,14 @@ def _run_words(options: DevOptions, url: str) -> tuple[str, ...]:
 
 
 def _program(*words: str, announces: bool = False) -> Program:
-    """A program of ours; it keeps what configures telemetry, and ends with a `dev` that is killed."""
+    """Starts a flowherd program that inherits the telemetry variables and ends even when `dev` is killed."""
     telemetry = {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
     env = clean_environment(**{_LOG_ACTIVITIES: "true"}, **telemetry)
     return Program(*words, env=env, announces=announces, tie=stop_with_parent)
 
 
 class _Hosting:
-    """Runs the host, and once more after a save where its first import has failed."""
+    """Runs the host, and starts it again after the next file change if it did not boot."""
 
     def __init__(
         self, options: DevOptions, url: str, engine: subprocess.Popen[str], signals: SignalPipe
@@ -101,14 +101,14 @@ class _Hosting:
         self._words = _run_words(options, url)
         self._engine = engine
         self._signals = signals
-        self._is_over = False  # told to stop, or the engine has ended
-        self._has_changed = False  # a file, since the host was started
+        self._is_over = False  # stopped by a signal, or the engine has ended
+        self._has_changed = False  # True once a file has changed since the host started
 
     def serve(self, *, again: bool) -> int:
         """Returns the exit code of the last host.
 
         Args:
-            again: whether a save may mend what has failed.
+            again: start the host again after a file change when it has failed to boot.
 
         """
         while True:
@@ -126,7 +126,7 @@ class _Hosting:
                 return code
 
     def _may_be_mended(self, code: int) -> bool:
-        """An app that does not import, or a file that holds none yet; a name without a file is a slip of the words."""
+        """True if editing a file may help: the import failed, or the app's file exists but has no app yet."""
         name = self._options.app.partition(":")[0].replace(".", "/")
         there = Path(self._options.app_dir, name)
         return code == Exit.BOOT_FAILED or (
@@ -134,7 +134,7 @@ class _Hosting:
         )
 
     def _until_ended(self, host: subprocess.Popen[str]) -> int:
-        """Passes signals on to the host, which drains at the first and hurries at the second; returns its code."""
+        """Forwards signals to the host, which drains at the first and hurries at the second; returns its exit code."""
         with _pidfd(host) as host_ended, _pidfd(self._engine) as engine_ended:
             watched = [host_ended, engine_ended, self._signals.fd]
             while True:

@@ -1,4 +1,4 @@
-"""`flowherd explain`: what happened to a workflow, as the hosts of this machine and its engine know it."""
+"""`flowherd explain`: the history of a workflow from the hosts on this machine and its engine."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The workflow that is asked about, by its id or that of one of its activities, and which activity alone.
+    """The id of a workflow or of one of its activities, and optionally the only activity to show.
 
-    `has_engine` is True where settings name an engine: the default is asked only where no host names another.
+    `has_engine` is True if settings name an engine; the default engine is asked only if no host names another.
     """
 
     wanted: str
@@ -68,18 +68,18 @@ class Question:
 
 
 def explain(question: Question, config: WorkerConfig) -> int:
-    """Prints what is known.
+    """Prints the history of a workflow and its next step.
 
     Args:
         question: the ids.
-        config: the engine and its credentials, unless a host that knows the workflow has another one.
+        config: the engine and its credentials; the engine of a host that knows the workflow takes precedence.
 
     Returns:
-        0, also if the engine does not answer but a host has something to tell; 1 if nobody has, since the engine could
-        not be asked; 4 if it refused the credentials and no host knows the workflow.
+        0, also without an answer from the engine if a host knows the workflow; 1 if no host does and the engine could
+        not be reached; 4 if the engine refused the credentials and no host knows the workflow.
 
     Raises:
-        ConfigurationError: nobody knows the id, there is none, or the workflow has no such activity.
+        ConfigurationError: the id is empty or unknown, or the workflow has no such activity.
 
     """
     question = replace(question, wanted=_as_written(question.wanted))
@@ -104,7 +104,7 @@ def explain(question: Question, config: WorkerConfig) -> int:
 
 
 def _as_written(wanted: str) -> str:
-    """The id as engine and hosts write it: they read a UUID in any form, but hosts compare letters."""
+    """Returns the id in canonical form: the engine takes a UUID in any form, but hosts compare strings."""
     wanted = wanted.strip()
     if not wanted:
         raise ConfigurationError(
@@ -119,7 +119,7 @@ def _as_written(wanted: str) -> str:
 def _engines(
     question: Question, hosts: Sequence[Explained], answers: Sequence[Explained], config: WorkerConfig
 ) -> list[str]:
-    """The engines that may know it: of the hosts that do, then the configured one, then of all others here."""
+    """Returns the engines to ask: those of hosts that know the workflow, the configured one, those of other hosts."""
     configured = [config.api_url] if question.has_engine or not answers else []
     urls = [*(host.engine for host in hosts), *configured, *(host.engine for host in answers)]
     by_origin: dict[str, str] = {}
@@ -131,7 +131,7 @@ def _engines(
 def _ask_engines(
     workflow_id: str, urls: Sequence[str], config: WorkerConfig
 ) -> tuple[str, Workflow | None, EngineError | None]:
-    """The word of the first that knows the workflow, with its URL; else that of the first that could not be asked."""
+    """Returns URL and reply of the first engine that knows the workflow; else an error, NotFound last, with its URL."""
     troubles: list[tuple[str, EngineError]] = []
     for url in urls:
         try:
@@ -143,7 +143,7 @@ def _ask_engines(
 
 
 def _ask_engine(workflow_id: str, url: str, config: WorkerConfig) -> Workflow:
-    """The engine's word; the configured secret is shown to the configured engine alone."""
+    """Fetches the workflow; only the configured engine is sent the configured secret."""
     is_own = origin(url) == origin(config.api_url)
     secret = config.client_secret.get_secret_value() if config.client_secret else ""
     client = WorkflowClient(url, (config.client_id, secret) if config.client_id and is_own else None)
@@ -200,7 +200,7 @@ def _document(
 def _only(
     activity: str, events: list[dict[str, Any]], steps: list[Any]
 ) -> tuple[list[dict[str, Any]], list[Any]]:
-    """The events and steps of one activity: by its id, its key or its name."""
+    """Selects the events and steps of one activity by its id, key or name."""
     keys = {
         event["key"] for event in events if activity in {event["activity_id"], event["name"], event["key"]}
     }
@@ -228,7 +228,7 @@ def _of_keys(host: Explained, keys: set[str]) -> Explained:
 
 
 def _events(workflow: Workflow | None, hosts: Sequence[Explained]) -> Iterator[dict[str, Any]]:
-    """Everything that has happened, with who says so: the engine, or a host by its pid."""
+    """Yields every event with its source: the engine, or a host by its pid."""
     for host in hosts:
         yield from ({"source": "host", "pid": host.pid, **event} for event in host.events)
     if workflow is None:
@@ -245,13 +245,13 @@ def _events(workflow: Workflow | None, hosts: Sequence[Explained]) -> Iterator[d
 
 def _of_engine(key: str, event: str, at: datetime | None, message: str = "") -> Iterator[dict[str, Any]]:
     if at is not None:
-        who = {"activity_id": None, "key": key, "name": None, "process": None}
+        subject = {"activity_id": None, "key": key, "name": None, "process": None}
         words = {"message": message} if message else {}
-        yield {"source": "engine", "at": round(at.timestamp(), 3), "event": event, **who, **words}
+        yield {"source": "engine", "at": round(at.timestamp(), 3), "event": event, **subject, **words}
 
 
 def render(document: Mapping[str, Any]) -> list[Text | Table]:
-    """The answer for eyes: a headline, a line for each event, and what comes next."""
+    """Renders the document as text: a headline, a line for each event, and the next step."""
     engine = document["engine"]
     status = document["status"] or "status unknown"
     title = f"{document['definition'] or 'workflow'} {document['workflow_id']}: {status}"
@@ -279,13 +279,13 @@ def _table(events: Sequence[Mapping[str, Any]]) -> Table:
         if "pid" in event and len(pids) > 1:
             where += f" of {event['pid']}"
         style = _STYLES.get(event["event"], "")
-        what = event["key"] or event["name"] or "workflow"  # of a long name and key a host keeps what fits
-        cells = (_clock(event["at"]), where, visible(what), _said(event))
+        what = event["key"] or event["name"] or "workflow"  # a host may have truncated a long key
+        cells = (_clock(event["at"]), where, visible(what), _description(event))
         table.add_row(*(Text(cell, style=style) for cell in cells))
     return table
 
 
-def _said(event: Mapping[str, Any]) -> str:
+def _description(event: Mapping[str, Any]) -> str:
     text = _TEXTS[event["event"]].format_map({**event, "words": words_of(event)})
     return visible(text.removesuffix(": "))
 

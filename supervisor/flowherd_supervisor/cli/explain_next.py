@@ -1,4 +1,4 @@
-"""The next thing that will happen to a workflow, from what the engine and the hosts of this machine say."""
+"""Predicts the next step of a workflow from the replies of the engine and of the hosts on this machine."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
     from flowherd_supervisor.testkit.workflow_client import Step, Workflow
 
-HOST_WITHIN_S = 5.0  # who looks at three in the morning waits for nobody for long
-RETRIES = frozenset({"requeued", "given_up"})  # what follows a failure
+HOST_WITHIN_S = 5.0  # a host that hangs must not delay the answer for long
+RETRIES = frozenset({"requeued", "given_up"})  # events that follow a failed attempt
 LONG_S = 5.0  # the longest pause between two polls is --poll-interval-max, 2 s
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0  # protocol.md §3.2
 _ORDER = ("running", "stopping", "reporting", "settling", "waiting", "pending", "signal")
-_MOST = 3  # activities that are named; the table shows the others
+_MOST = 3  # activities named in the line; the table shows the rest
 
 
 class Present(msgspec.Struct, frozen=True):
-    """An attempt that a host holds; `has_result` if it has completed and the host keeps its result."""
+    """An attempt that a host holds; `has_result` is True if it has completed and its result is not delivered yet."""
 
     activity_id: str
     key: str
@@ -39,7 +39,7 @@ class Present(msgspec.Struct, frozen=True):
 
 
 class Explained(Served, frozen=True):
-    """The `/api/explain` of a host; `standstills` are its processes that do nothing at the moment."""
+    """The reply of a host's `/api/explain`; `standstills` lists its processes that make no progress."""
 
     workflow_id: str
     events: list[dict[str, Any]]
@@ -49,37 +49,37 @@ class Explained(Served, frozen=True):
 
     @property
     def knows(self) -> bool:
-        """The host has seen something of it."""
+        """True if the host has events or attempts of the workflow."""
         return bool(self.events or self.present)
 
 
 def explained_here(wanted: str, first: str = "", within_s: float = HOST_WITHIN_S) -> list[Explained]:
-    """The answers of this machine's hosts about a workflow or an activity, what `first` has done before others."""
+    """Returns what this machine's hosts know of a workflow or activity; activity `first` takes precedence."""
     first = f"&first={quote(first, safe='')}" if first else ""
     return asked_here(f"/api/explain?id={quote(wanted, safe='')}{first}", Explained, within_s)
 
 
 def words_of(event: Mapping[str, Any]) -> str:
-    """The words of a failure: its type, message and code."""
+    """Formats a failure as its type, message and code."""
     kind, code = event.get("type") or "", event.get("code") or ""
     words = ": ".join(part for part in (kind, event.get("message", "")) if part)
     return f"{words} ({code})" if code and code != kind else words
 
 
 def retry_in_s(seen: int) -> float:
-    """The engine's own pause after an attempt that was the host's so many-th, in seconds."""
+    """Seconds until the engine retries by default, after attempt number `seen` on this host (protocol.md §3.2)."""
     return min(_FIRST_RETRY_S * 2.0 ** (seen - 1), _LONGEST_RETRY_S)
 
 
 def next_of(
     workflow: Workflow | None, hosts: Sequence[Explained], own: Sequence[Explained], now: float
 ) -> str:
-    """The line behind "Next: ".
+    """Returns the text after "Next: ".
 
     Args:
-        workflow: the engine's word; None if it could not be asked.
-        hosts: those that have seen something of the workflow.
-        own: those that work for its engine.
+        workflow: the engine's reply; None if it could not be asked.
+        hosts: the hosts that know the workflow.
+        own: the hosts that work for its engine.
         now: seconds since 1970.
 
     """
@@ -100,7 +100,7 @@ def next_of(
 def _all(
     workflow: Workflow | None, hosts: Sequence[Explained], own: Sequence[Explained], now: float
 ) -> Iterator[tuple[str, str]]:
-    """The state of each activity that is not over, and its next event."""
+    """Yields the state of each unfinished activity and a sentence about its next event."""
     held = set()
     for host in hosts:
         for one in host.present:
@@ -139,13 +139,13 @@ def _of_present(one: Present, host: Explained) -> str:
 
 
 def _but(one: Present, host: Explained) -> str:
-    """The reason why the process of an attempt does nothing at the moment."""
+    """Returns why the attempt's process makes no progress, "" if it does."""
     lines = standstill_lines(_standing(host, one.process))
     return f" But {lines[0]}." if lines else ""
 
 
 def _standing(host: Explained, process: int | None = None) -> list[dict[str, Any]]:
-    """The processes of a host that stand still, as `standstill_lines` takes them."""
+    """Returns the stalled processes of a host in the form that `standstill_lines` takes."""
     return [
         {"process": found["process"], "standstill": found}
         for found in host.standstills
@@ -170,7 +170,7 @@ def _of_pending(step: Step, last: Mapping[str, Any] | None, own: Sequence[Explai
 
 
 def _poller(own: Sequence[Explained]) -> str:
-    """The hosts that may poll for it: the engine does not tell the worker type."""
+    """Describes the hosts that may poll for it; the engine's reply does not contain the worker type."""
     if not own:
         return "no host on this machine works for this engine: flowherd run APP starts one"
     parts = []
@@ -191,6 +191,6 @@ def _poller(own: Sequence[Explained]) -> str:
 
 
 def _last_events(hosts: Sequence[Explained]) -> dict[str, Mapping[str, Any]]:
-    """The newest event of each key."""
+    """Maps each activity key to its newest event."""
     events = sorted((event for host in hosts for event in host.events), key=lambda event: float(event["at"]))
     return {event["key"]: event for event in events}

@@ -1,4 +1,4 @@
-"""`flowherd init`: writes a starter project, and never over anything that is there already."""
+"""`flowherd init`: writes a starter project; refuses to overwrite files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TEMPLATES = {
 
 _NO_KEYS = frozenset({"client_secret", "activities"})
 _AUTO = {"processes": "auto", "concurrency": "auto"}
-_EXAMPLES = {  # of keys that have no default
+_EXAMPLES = {  # for keys without a default
     "client_id": "my-client",
     "client_secret_file": "/run/secrets/flowherd",
     "worker": "py-std",
@@ -47,14 +47,14 @@ _WIDTH = 100
 
 
 def init(folder: Path, name: str) -> int:
-    """Makes `folder` if need be and writes app, test and its settings, flowherd's settings and a unit file into it.
+    """Writes app, test, pytest and flowherd settings and a unit file into `folder`, which is created if missing.
 
     Args:
-        folder: where to.
-        name: the module's.
+        folder: target folder.
+        name: name of the app's module.
 
     Raises:
-        ConfigurationError: the name cannot be a module's, or something is there already.
+        ConfigurationError: the name is not usable for a module, or one of the files exists.
 
     """
     if not name.isidentifier() or name in sys.stdlib_module_names or name.startswith("flowherd"):
@@ -95,7 +95,7 @@ def _filled(template: str, folder: Path, name: str) -> str:
 
 
 def _keys() -> Iterator[str]:
-    """A line for each setting, commented out, with its default; before it what it means."""
+    """Yields each setting as a comment with its description and its default, commented out."""
     for name, info in Settings.model_fields.items():
         if name in _NO_KEYS:
             continue
@@ -107,5 +107,5 @@ def _keys() -> Iterator[str]:
 
 
 def _in_a_unit(path: Path) -> str:
-    """A path as systemd reads it: % begins a specifier there, and a space ends a word."""
+    """Escapes a path for a systemd unit file: `%` starts a specifier, a space ends a word."""
     return str(path.absolute()).replace("%", "%%").replace(" ", "\\x20")

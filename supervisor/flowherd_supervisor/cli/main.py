@@ -1,6 +1,6 @@
-"""`flowherd`: turns words into settings and calls the part that does the work; it does none itself.
+"""The `flowherd` command line: parses arguments and calls the module of each command.
 
-Whoever asks for help pays for no part: what is imported here is small, and what needs the settings is a name.
+Commands are imported when they run, so that `flowherd --help` stays fast.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="
 
 
 def _completing(script: str, shell: str) -> str:
-    """A shell's script, for zsh such that it can be sourced as well as put into a folder of `$fpath`."""
+    """Returns the completion script of a shell; for zsh it can be sourced or put into a folder of `$fpath`."""
     if shell != "zsh":
         return script
     [function] = re.findall(r"^(\w+)\(\) \{$", script, flags=re.MULTILINE)[:1]

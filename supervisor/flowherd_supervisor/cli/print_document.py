@@ -1,4 +1,4 @@
-"""Prints a document of a running supervisor, as JSON or as text; it sends no request."""
+"""Prints a document of a running supervisor, as JSON or as text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def show(
     *,
     as_json: bool,
 ) -> int:
-    """Prints what `ask` has returned, and returns the exit code: INTERNAL where it has returned nothing."""
+    """Prints the reply of `ask` and returns the exit code, INTERNAL if there is none."""
     if reply is None:
         return Exit.INTERNAL
     text, document = reply

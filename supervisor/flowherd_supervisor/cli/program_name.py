@@ -1,4 +1,4 @@
-"""The name this program is called by, so that hints can be pasted; it runs nothing."""
+"""The command that starts this installation of flowherd, for hints that can be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def called_from(folder: Path) -> str:
-    """`flowherd` where the shell finds this installation, else the shortest path to it from `folder`."""
+    """Returns `flowherd` if the shell finds this installation, else the shortest path to it from `folder`."""
     own = Path(sys.executable).with_name("flowherd")
     found = shutil.which("flowherd")
     if not own.exists() or (found is not None and own.samefile(found)):

@@ -1,4 +1,4 @@
-"""The flags of `run`, `check` and `config`, which take every setting; `main.py` names them, with their help."""
+"""The commands `run`, `check` and `config`, which take every setting as a flag; `main.py` registers them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run(
 
 
 def _idle_s(text: str | None, *, burst: bool) -> float | None:
-    """Seconds without work after which a burst is over; None without `--burst`."""
+    """Seconds without work after which a burst ends; None without `--burst`."""
     if text is None:
         return BURST_IDLE_S if burst else None
     if not burst:
@@ -73,7 +73,7 @@ def check(
     offline: Annotated[bool, Parameter(help="do not ask the engine", negative="")] = False,
     flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
-    """Says what would keep an app from running well."""
+    """Reports what would keep an app from running well."""
     from flowherd_supervisor.cli.check import check as part  # noqa: PLC0415 - as above
 
     return part(app_name, app_dir, sources.load(given(flags), config), offline=offline)

@@ -1,4 +1,4 @@
-"""`flowherd ctl`: gives a running supervisor one order over its unix socket, and waits where asked to; no more."""
+"""`flowherd ctl`: sends one order to a running supervisor over its unix socket and optionally waits for it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LOOK_EVERY_S = 0.2
-_REFUSED = frozenset({409, 422})  # what the supervisor will not do, as against what cannot be asked
+_REFUSED = frozenset({409, 422})  # the supervisor refuses the order
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """The supervisor that is meant: by address, by pid, or the only one found."""
+    """Selects a supervisor by address or pid; with neither, the only one found."""
 
     admin: str | None = None
     pid: int | None = None
@@ -38,15 +38,15 @@ class Where:
 
 
 def order(where: Where, name: str, **body: Any) -> int:
-    """Gives one order, prints what is said to it, and returns the exit code.
+    """Sends an order, prints the reply and returns the exit code.
 
     Args:
-        where: which supervisor.
+        where: the supervisor.
         name: `scale`, `reload`, `quiet`, `resume`, `drain`, `stacks` or `cancel`.
-        body: what the order needs: `processes` for `scale`, `activity_id` and `requeue` for `cancel`.
+        body: arguments of the order: `processes` for `scale`, `activity_id` and `requeue` for `cancel`.
 
     Raises:
-        ConfigurationError: there is no such supervisor, or it is asked over TCP, where nobody steers.
+        ConfigurationError: there is no such supervisor, or the address is TCP, which takes no orders.
 
     """
     with open_admin(where.admin, where.pid, to_steer=True) as client:
@@ -54,7 +54,7 @@ def order(where: Where, name: str, **body: Any) -> int:
 
 
 def reload(where: Where, *, wait: bool, timeout_s: float | None) -> int:
-    """Lets every process be replaced; with `wait` returns when all are new, or why they are not.
+    """Orders the replacement of every process; with `wait` returns when it has succeeded or failed.
 
     The code is then 0, 2 for settings that cannot be applied, 3 for an app that does not boot, 1 after `timeout_s`.
     """
@@ -73,7 +73,7 @@ def reload(where: Where, *, wait: bool, timeout_s: float | None) -> int:
 
 
 def _outcome(lines: Iterable[str], give_up_at: float | None) -> int:
-    """Reads events until one says how the reload has ended; the status comes once a second, so that time is seen."""
+    """Reads events until the reload ends or time is up, which is checked at least once a second with each status."""
     for line in lines:
         event = msgspec.json.decode(line[6:]) if line.startswith("data: ") else {}
         match event.get("event"):
@@ -91,7 +91,7 @@ def _outcome(lines: Iterable[str], give_up_at: float | None) -> int:
 
 
 def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:
-    """Lets the supervisor drain; with `wait` returns when it has ended, or 1 after `timeout_s` seconds."""
+    """Orders a drain; with `wait` returns 0 when the supervisor has ended, or 1 after `timeout_s` seconds."""
     with open_admin(where.admin, where.pid, to_steer=True) as client:
         pidfd = _pidfd_of(client) if wait else None
         code = _give(client, where, "drain", {})
@@ -109,39 +109,39 @@ def _give(client: httpx.Client, where: Where, name: str, body: dict[str, Any]) -
     host = _name_of(client)
     try:
         reply = client.post(f"/api/{name}", json=body)
-        said: Any = reply.json()
+        document: Any = reply.json()
     except httpx.HTTPError as error:
         sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
         return Exit.INTERNAL
     except ValueError:
-        said = None
-    if not isinstance(said, dict) or not {"note", "error"} & said.keys():
+        document = None
+    if not isinstance(document, dict) or not {"note", "error"} & document.keys():
         sys.stderr.write(
             f"flowherd: {where}: what answers there ({reply.status_code}) is no flowherd supervisor\n"
         )
         return Exit.INTERNAL
     if reply.is_success:
-        sys.stdout.write(f"{host}{said['note']}\n")
+        sys.stdout.write(f"{host}{document['note']}\n")
         return Exit.CLEAN
     if reply.status_code == httpx.codes.METHOD_NOT_ALLOWED:
         raise ConfigurationError(
             f"{where}: orders are taken on the unix socket alone: use --pid, on its host"
         )
-    sys.stderr.write(f"flowherd: {host or f'{where}: '}{said['error']}\n")
+    sys.stderr.write(f"flowherd: {host or f'{where}: '}{document['error']}\n")
     return Exit.USAGE if reply.status_code in _REFUSED else Exit.INTERNAL
 
 
 def _name_of(client: httpx.Client) -> str:
-    """The app and the pid of the host that answered; "" if it names none."""
+    """Returns the supervisor's app and pid as a prefix; "" if they are unknown."""
     try:
-        said = client.get("/api/status").json()
-        return f"{visible(said['app'])}, pid {said['pid']}: "
+        status = client.get("/api/status").json()
+        return f"{visible(status['app'])}, pid {status['pid']}: "
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return ""
 
 
 def _pidfd_of(client: httpx.Client) -> int | None:
-    """Something that becomes readable when the supervisor ends; None across PID namespaces."""
+    """Returns a pidfd of the supervisor; None across PID namespaces."""
     try:
         return os.pidfd_open(int(client.get("/api/status").json()["pid"]))
     except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError):
@@ -149,7 +149,7 @@ def _pidfd_of(client: httpx.Client) -> int | None:
 
 
 def _ended(client: httpx.Client, pidfd: int | None, give_up_at: float | None) -> bool:
-    """Waits for the end: by the process itself, or until nobody answers on the socket any more."""
+    """Waits for the supervisor to end: by its pidfd, or without one until its socket no longer answers."""
     if pidfd is not None:
         try:
             left_s = None if give_up_at is None else max(give_up_at - time.monotonic(), 0.0)

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 COLUMNS = ("proc", "pid", "phase", "busy", "done", "failed", "restarts", "CPU%", "own MB", "up")
 _WORDS = frozenset({"phase", "activity", "advice"})
 _SEEN = ("running", "waiting", "completed", "failed", "lost")
-SHOWN_NOW, SHOWN_FAILURES = 8, 5  # of `flowherd status`; `top` and the page show more
+SHOWN_NOW, SHOWN_FAILURES = 8, 5  # rows in `flowherd status`; `top` and the page show more
 
 
 def show_status(*, admin: str | None, pid: int | None, as_json: bool) -> int:
     """Prints the status of the supervisor at `admin`, of `pid`, or of the only one found.
 
     Raises:
-        ConfigurationError: there is none, several and none chosen, or `admin` is no address.
+        ConfigurationError: no supervisor runs, several run and none is chosen, or `admin` is not an address.
 
     """
 
@@ -50,7 +50,7 @@ def _has_failed(document: Mapping[str, Any]) -> bool:
 
 
 def render(document: Mapping[str, Any], failures: Sequence[Mapping[str, Any]] = ()) -> list[Text | Table]:
-    """The snapshot for a terminal of 80 columns: the whole, its processes, its activities, what runs, what failed."""
+    """Renders the status for 80 columns: headline, processes, activities, running attempts, last failures."""
     parts: list[Text | Table] = [
         Text("\n".join(map(visible, headline(document)))),
         _table(document["children"]),
@@ -60,7 +60,7 @@ def render(document: Mapping[str, Any], failures: Sequence[Mapping[str, Any]] = 
     if seen:
         parts += [Text(), table_of(ACTIVITY_COLUMNS, map(activity_cells, seen))]
     if unseen := len(rows) - len(seen):
-        parts.append(Text(f"and {unseen} activities that have not run"))
+        parts.append(Text(f"and {unseen} activities without any attempts"))
     if lines := now_lines(document, SHOWN_NOW):
         parts += [Text(), Text("\n".join(lines))]
     if failures:
@@ -69,7 +69,7 @@ def render(document: Mapping[str, Any], failures: Sequence[Mapping[str, Any]] = 
 
 
 def headline(document: Mapping[str, Any]) -> list[str]:
-    """The whole in a few lines."""
+    """Returns the summary at the top: version, app, engine, counts and stalled processes."""
     engine, sizes, slots = document["engine"], document["processes"], document["concurrency"]
     reach = f"reachable, {engine['rtt_ms']} ms" if engine["reachable"] else "NOT reachable"
     ready = f"{sizes['ready']} of {sizes['wanted']} processes ready"
@@ -92,7 +92,7 @@ def _table(children: list[Mapping[str, Any]]) -> Table:
 
 
 def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table without lines; words stand to the left, figures to the right."""
+    """Builds a table without borders; text is left-aligned, numbers are right-aligned."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for title in columns:
         table.add_column(title, justify="left" if title in _WORDS else "right", no_wrap=True)
@@ -102,7 +102,7 @@ def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The texts of a process, one for each of `COLUMNS`."""
+    """Returns the cells of a process, one for each of `COLUMNS`."""
     return (
         str(row["process"]),
         str(row["pid"]),

@@ -1,4 +1,4 @@
-"""Texts of the status document for a terminal of 80 columns: figures, and rows about activities and failures; pure."""
+"""Formats parts of the status document for a terminal of 80 columns: numbers, activities and failures."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _NOW = f"{{:>7}} {{:>4}} {{:<{_NAME_WIDTH}}} {{}}"
 
 
 def figure(value: float | None) -> str:
-    """A measured number; a process that has just ended has none."""
+    """Formats a measurement; "-" for None, as of a process that has just ended."""
     if value is None:
         return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if not 0 < value < 0.1 else f"{value:.3f}"
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: `9s`, `3m20s`, `5h01m`, `12d04h`."""
+    """Formats a duration in at most two units: `9s`, `3m20s`, `5h01m`, `12d04h`."""
     whole = int(seconds)
     if whole < _MINUTE_S:
         return f"{whole}s"
@@ -38,7 +38,7 @@ def duration(seconds: float) -> str:
 
 
 def activity_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The texts of an activity, one for each of `ACTIVITY_COLUMNS`."""
+    """Returns the cells of an activity, one for each of `ACTIVITY_COLUMNS`."""
     ended = bool(row["ran"])
     share = row["cpu_share"]
     return (
@@ -55,14 +55,14 @@ def activity_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _took(milliseconds: float | None, *, ended: bool) -> str:
-    """Histograms end at 16 s."""
+    """Formats a run time; `>16s` where the histogram ends, "-" if no run has ended."""
     if milliseconds is None:
         return ">16s" if ended else "-"
     return f"{milliseconds:.0f}ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f}s"
 
 
 def lately_line(document: Mapping[str, Any]) -> list[str]:
-    """Rates and run times of the last 15 minutes, or of as many as there were."""
+    """Returns a line with rates and run times of the last 15 minutes, or since the start if that is less."""
     lately = document.get("lately")
     if not lately:
         return []
@@ -80,9 +80,9 @@ def _advice(row: Mapping[str, Any]) -> str:
 
 
 def now_lines(document: Mapping[str, Any], most: int) -> list[str]:
-    """A heading and the activities that run, the longest first, then those that wait, with the reason below.
+    """Returns a heading, then running activities, longest first, then waiting ones with the reason below each.
 
-    The document has the oldest of each process; the others are counted.
+    The document lists only the oldest of each process; the rest appear as a count.
     """
     rows = [
         (row, child["process"])
@@ -105,7 +105,7 @@ def now_lines(document: Mapping[str, Any], most: int) -> list[str]:
 
 
 def standstill_lines(children: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A line for each process that does nothing at the moment, with the cause if it is known."""
+    """Returns a line for each stalled process, with the cause if it is known."""
     return [
         visible(f"process {child['process']}: {standstill_words(child['standstill'])}")
         for child in children
@@ -114,7 +114,7 @@ def standstill_lines(children: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def standstill_words(found: Mapping[str, Any]) -> str:
-    """The time and the cause, from `flowherd_supervisor.keeper.standstill`."""
+    """Formats duration and cause of a standstill, as `flowherd_supervisor.keeper.standstill` reports them."""
     for_s = duration(found["for_s"])
     if found["is_stopped"]:
         return f"stopped by a signal or a debugger, no sign of life for {for_s}"
@@ -123,20 +123,22 @@ def standstill_words(found: Mapping[str, Any]) -> str:
 
 
 def failure_lines(failures: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Two lines for each failure: when, which activity and workflow; then its type and message."""
+    """Returns two lines for each failure: time, activity and workflow; then type and message."""
     lines = []
     for one in failures:
         when = time.strftime("%H:%M:%S", time.localtime(one["at"]))
         retried = "" if one["retryable"] else "  for good"
         lines.append(f"{when}  {cut(one['activity'], _NAME_WIDTH)}  {one['workflow_id']}{retried}")
-        message = one["message"].removeprefix(f"{one['type']}: ")  # that of an exit begins with its name
-        said = cut(f"{one['type']}: {message}", _MESSAGE_WIDTH)
-        lines.append(f"          {said}")
+        message = one["message"].removeprefix(
+            f"{one['type']}: "
+        )  # the message of an exit begins with its type
+        text = cut(f"{one['type']}: {message}", _MESSAGE_WIDTH)
+        lines.append(f"          {text}")
     return [visible(line) for line in lines]
 
 
 def cut(text: str, width: int) -> str:
-    """At most so many characters, in the middle of which something may be missing; names differ at both ends."""
+    """Shortens text to `width` characters with an ellipsis in the middle, since names differ at both ends."""
     text = visible(text)
     half = (width - 1) // 2
     return text if len(text) <= width else f"{text[: width - 1 - half]}…{text[-half:]}"

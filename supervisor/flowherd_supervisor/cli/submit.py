@@ -1,4 +1,4 @@
-"""`flowherd submit`: queues activities or a definition on any engine and waits for their outputs; it runs nothing."""
+"""`flowherd submit`: queues activities or a definition on any engine and waits for their outputs."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Submission:
 
 
 def read_inputs(pairs: Sequence[str], document: str | None) -> dict[str, Any]:
-    """Inputs out of `key=json` pairs and a JSON object or `@file`.
+    """Returns the inputs from `key=json` pairs and a JSON object or `@file`.
 
-    A value that is no JSON is taken as text, unless it begins as an object, a list or a string does.
+    A value that is not JSON is taken as text, unless it starts like an object, a list or a string.
 
     Raises:
-        ConfigurationError: a pair without `=`, an unreadable file, half a value, or something that is no JSON object.
+        ConfigurationError: a pair without `=`, an unreadable file, broken JSON, or not a JSON object.
 
     """
     inputs: dict[str, Any] = {}
@@ -80,8 +80,8 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
     """Queues, waits and prints.
 
     Returns:
-        0 when everything was completed (or queued, with `wait` off), 1 when something failed or the engine
-        could not be used, 4 when it refused the credentials.
+        0 if everything completed (or was queued, with `wait` off), 1 if something failed or the engine
+        could not be used, 4 if it refused the credentials.
 
     Raises:
         ConfigurationError: nothing to submit, too much, or an unreadable definition.
@@ -112,10 +112,10 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
 
 
 def _check_parameters(submission: Submission, api_url: str) -> None:
-    """Compares names of inputs with what hosts on this machine know; others of that name may be another version.
+    """Compares input names with the parameters that hosts on this machine know; warns if only other hosts know it.
 
     Raises:
-        ConfigurationError: a host that will work on it does not take one.
+        ConfigurationError: a host that serves this engine and worker type has the activity without that parameter.
 
     """
     if not submission.inputs or submission.definition is not None:
@@ -124,15 +124,17 @@ def _check_parameters(submission: Submission, api_url: str) -> None:
     own = [host for host in hosts if host.serves(api_url, submission.worker_type)]
     for name in submission.names:
         knows = any(name in host.activities for host in own)
-        said = not_taken(name, submission.inputs, own if knows else hosts)
-        if said and knows:
-            raise ConfigurationError(said)
-        if said:
-            sys.stderr.write(f"flowherd: warning: {said}, which works for another engine or worker type\n")
+        complaint = not_taken(name, submission.inputs, own if knows else hosts)
+        if complaint and knows:
+            raise ConfigurationError(complaint)
+        if complaint:
+            sys.stderr.write(
+                f"flowherd: warning: {complaint}, which works for another engine or worker type\n"
+            )
 
 
 def _definitions(submission: Submission) -> list[bytes]:
-    """The definitions to deploy: the file as it is, or one step for each name."""
+    """Returns the definitions to deploy: the file unchanged, or a one-step definition for each name."""
     if submission.definition is None:
         if not submission.names:
             raise ConfigurationError("say what to submit: flowherd submit NAME, or --definition FILE")
@@ -154,7 +156,7 @@ def _one_step(name: str, submission: Submission) -> bytes:
 
 
 def _show(started: Started, workflow: Workflow, submission: Submission) -> None:
-    """Prints a line of JSON, or a few lines for eyes."""
+    """Prints the outcome as a line of JSON, or as text."""
     steps = workflow.outputs
     output = next(iter(steps.values())) if submission.definition is None and steps else steps
     if submission.as_json:

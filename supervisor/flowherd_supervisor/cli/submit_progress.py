@@ -1,6 +1,6 @@
-"""The progress of a workflow while `flowherd submit` waits, its failed attempts, and if anybody polls for it.
+"""Reports a workflow's progress, failed attempts and missing pollers while `flowherd submit` waits.
 
-It asks the hosts of this machine, as `flowherd explain` does.
+Queries the hosts on this machine, as `flowherd explain` does.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ LONG_S = 5.0  # the longest pause between two polls is --poll-interval-max, 2 s
 
 
 class SubmitProgress:
-    """Says on stderr, from `FIRST_AFTER_S` on, what is new; nothing twice.
+    """Prints news to stderr after `FIRST_AFTER_S` seconds, each piece once.
 
-    The engine shows the state and, once it has failed for good, the error of each step (protocol.md §13). The attempts
-    before, and when the next one is due, are known to the host that has run them.
+    The engine returns the state of each step and, once it has failed for good, its error (protocol.md §13). Earlier
+    attempts, and when the next one is due, are known only to the host that ran them.
 
     Args:
-        started: what is waited for.
-        engine: its address.
-        worker_type: whose host should work on it; None where a definition names its own.
-        ask: finds the hosts of this machine.
-        explain: what they know of a workflow.
+        started: the workflow.
+        engine: its engine's address.
+        worker_type: the worker type that should run it; None if a definition names its own.
+        ask: lists the hosts on this machine.
+        explain: returns what they know of a workflow.
 
     """
 
@@ -56,7 +56,7 @@ class SubmitProgress:
         self._ask_at = 0.0
 
     def look(self, workflow: Workflow, waited_s: float) -> None:
-        """Shows the progress of the workflow after so many seconds."""
+        """Prints what is new in the workflow's status after `waited_s` seconds."""
         if waited_s < FIRST_AFTER_S:
             return
         for key, text in self._news(workflow, waited_s):
@@ -67,7 +67,7 @@ class SubmitProgress:
                 )
 
     def _news(self, workflow: Workflow, waited_s: float) -> Iterator[tuple[str, str]]:
-        """Pairs of what makes a line new, and the line."""
+        """Yields pairs of a key, by which a line is printed once, and the line."""
         steps = ", ".join(f"{step.activity_key} {step.status}" for step in workflow.activities)
         yield steps, f"{workflow.status} after {waited_s:.0f} s" + (f": {steps}" if steps else "")
         for step in workflow.activities:
@@ -79,9 +79,9 @@ class SubmitProgress:
         for host in self._explain(self._started.id):
             yield from _failed_attempts(host)
         if self._worker_type is not None:
-            yield from self._nobody_asks(self._worker_type)
+            yield from self._missing_pollers(self._worker_type)
 
-    def _nobody_asks(self, worker_type: str) -> Iterator[tuple[str, str]]:
+    def _missing_pollers(self, worker_type: str) -> Iterator[tuple[str, str]]:
         hosts = [host for host in self._ask() if host.serves(self._engine, worker_type)]
         if not hosts:
             yield (
@@ -103,7 +103,7 @@ class SubmitProgress:
 
 
 def _failed_attempts(host: Explained) -> Iterator[tuple[str, str]]:
-    """The failures of a host's attempts, and when the engine hands the activity out again."""
+    """Yields the failures of a host's attempts with the time of the next attempt."""
     words: dict[tuple[str, int], str] = {}
     for event in host.events:
         attempt = event["activity_id"], event["seen"]

@@ -1,4 +1,4 @@
-"""`flowherd top`: the live view where there is a terminal and its extra, a plain table elsewhere; it draws neither."""
+"""`flowherd top`: the live view on a terminal, a plain table elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flowherd_supervisor.cli.top_feed import HttpFeed
 
 
 def top(*, admin: str | None, pid: int | None, once: bool) -> int:
-    """Shows a running supervisor until `q`; with `once`, or into a pipe, one table.
+    """Shows a running supervisor until `q` is pressed; prints one table with `once` or into a pipe.
 
     Raises:
         ConfigurationError: there is no such supervisor, or the live view is not installed.

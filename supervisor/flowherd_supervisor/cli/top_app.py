@@ -1,4 +1,4 @@
-"""The live view of `flowherd top`, on textual: draws what its feed tells and passes keys on as orders; no more."""
+"""The live view of `flowherd top`, on textual: draws the news of its feed and sends keys as orders."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _NOT_SHOWN = frozenset({"id", "at", "level", "event", "status"})
 class TopApp(App[None]):
     """Tables above, events below; `+` and `-` scale, `p` pauses polling, `r` reloads, `q` leaves.
 
-    The keys 1 to 4 show activities, processes, what runs and waits, and failures.
+    The keys 1 to 4 show activities, processes, running and waiting attempts, and failures.
 
     Args:
-        feed: where the news come from and the orders go.
+        feed: source of news and receiver of orders.
 
     """
 
@@ -61,7 +61,7 @@ class TopApp(App[None]):
         self._document: Mapping[str, Any] = {}
 
     def compose(self) -> ComposeResult:
-        """The parts, from top to bottom."""
+        """Yields the widgets from top to bottom."""
         yield Static("looking …", id="headline")
         with TabbedContent(id="tables", initial="tab-activities"):
             with TabPane("1 activities", id="tab-activities"):
@@ -76,7 +76,7 @@ class TopApp(App[None]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Starts to listen."""
+        """Sets up the tables and starts to read the feed."""
         self._table("#processes").add_columns(*COLUMNS)
         self._table("#activities").add_columns(*ACTIVITY_COLUMNS)
         self._listen()
@@ -122,7 +122,7 @@ class TopApp(App[None]):
         self.query_one(TabbedContent).active = f"tab-{name}"
 
     async def action_order(self, name: str) -> None:
-        """Gives an order that needs nothing else."""
+        """Sends an order without arguments."""
         self.notify(await self._feed.order(name))
 
     async def action_polling(self) -> None:
@@ -137,7 +137,7 @@ class TopApp(App[None]):
 
 
 def line_of(event: Mapping[str, Any]) -> Text:
-    """An event on one line: time of day, name, and what is known of it; nothing in it is taken for markup."""
+    """Formats an event as one line of time, name and fields; its text is never read as markup."""
     known = "  ".join(
         f"{name}={visible(str(value))}" for name, value in event.items() if name not in _NOT_SHOWN
     )

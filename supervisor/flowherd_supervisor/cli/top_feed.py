@@ -1,4 +1,4 @@
-"""The stream of a running supervisor to a watcher, and the orders that go back; it draws and decides nothing."""
+"""The event stream of a running supervisor, and the orders sent back to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _AGAIN_AFTER_S = 0.3
-_SILENT_AFTER_S = 5.0  # the status comes once a second: a longer silence is an end
+_SILENT_AFTER_S = 5.0  # the status comes once a second: a longer silence means a lost connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """An event, as soon as it is known, and each once."""
+    """An event, delivered once and as soon as it is known."""
 
     event: dict[str, Any]
 
@@ -41,7 +41,7 @@ class Failures:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """No answer at the moment; the feed goes on trying."""
+    """There is no answer at the moment; the feed keeps trying."""
 
     reason: str
 
@@ -50,26 +50,26 @@ News = Status | Happened | Failures | Silent
 
 
 class Feed(Protocol):
-    """The source of a view's news, and the way for its orders."""
+    """Source of news for a view and receiver of its orders."""
 
     def news(self) -> AsyncIterator[News]:
-        """Yields news until the view has seen enough."""
+        """Yields news until the consumer stops."""
         ...
 
     async def order(self, name: str, processes: int | None = None) -> str:
-        """Gives an order and returns what is said to it."""
+        """Sends an order and returns the reply's text."""
         ...
 
 
 class HttpFeed:
-    """The feed of one supervisor; it outlives the process that serves it.
+    """The feed of one supervisor over HTTP; it reconnects when the keeper is replaced.
 
     Args:
         admin: `HOST:PORT` or `unix:PATH`.
-        pid: of a supervisor on this host; with neither the only one is meant.
+        pid: pid of a supervisor on this host; with neither, the only one found is used.
 
     Raises:
-        ConfigurationError: there is none, several and none chosen, or `admin` is no address.
+        ConfigurationError: no supervisor runs, several run and none is chosen, or `admin` is not an address.
 
     """
 
@@ -84,7 +84,7 @@ class HttpFeed:
         )
 
     async def news(self) -> AsyncIterator[News]:
-        """Streams, and begins again after each end, without missing or repeating an event."""
+        """Streams news and reconnects after each end, without missing or repeating an event."""
         while True:
             try:
                 async with self._client() as client:
@@ -118,11 +118,11 @@ class HttpFeed:
                     yield Happened(event)
 
     async def order(self, name: str, processes: int | None = None) -> str:
-        """Gives an order and returns what is said to it."""
+        """Sends an order and returns the reply's text."""
         body = {} if processes is None else {"processes": processes}
         try:
             async with self._client() as client:
-                said = (await client.post(f"/api/{name}", json=body)).json()
+                document = (await client.post(f"/api/{name}", json=body)).json()
         except (httpx.HTTPError, ValueError) as error:
             return f"no answer: {error or type(error).__name__}"
-        return str(said.get("note") or said.get("error"))
+        return str(document.get("note") or document.get("error"))

@@ -1,8 +1,8 @@
-"""`--reload`: a process of its own that watches files and sends HUP; it imports nothing of the app and decides nothing.
+"""`--reload`: a separate process that watches files and sends HUP; it never imports the app.
 
     python -m flowherd_supervisor.cli.watch_files FOLDER PID
 
-It ends with the supervisor, whichever way that ends.
+It ends with the supervisor, however that ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MISSING = "reloading is not installed: pip install 'flowherd[reload]'"
-_LOOK_EVERY_MS = 500  # at whether the supervisor is still there
+_LOOK_EVERY_MS = 500  # interval of the check that the supervisor still runs
 _SETTLED_AFTER_MS = 200  # editors write a file in several steps
 
 
@@ -58,7 +58,7 @@ def watching(folder: str | Path, pid: int) -> Iterator[None]:
 
 
 def watch(folder: Path, pid: int) -> None:
-    """Sends HUP after each change of a Python or TOML file, until the process has ended."""
+    """Sends HUP to process `pid` after each change of a Python or TOML file, until it has ended."""
     import watchfiles  # noqa: PLC0415 - an extra
 
     pidfd = os.pidfd_open(pid)
@@ -77,10 +77,10 @@ def watch(folder: Path, pid: int) -> None:
 
 
 def listens(pid: int) -> bool:
-    """True when HUP means reload already; before that it would be the end of the supervisor (proc(5), SigCgt).
+    """True once the process handles HUP, which would kill it before that (proc(5), SigCgt).
 
     Raises:
-        FileNotFoundError: there is no such process any more.
+        FileNotFoundError: the process has ended.
 
     """
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
@@ -89,7 +89,7 @@ def listens(pid: int) -> bool:
 
 
 def main(words: list[str]) -> int:
-    """The program; a supervisor that is gone is no error."""
+    """Runs the program; returns 0 also if the supervisor is already gone."""
     try:
         watch(Path(words[0]), int(words[1]))
     except (ProcessLookupError, FileNotFoundError, KeyboardInterrupt):

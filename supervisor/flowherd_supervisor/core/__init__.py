@@ -1,1 +1,1 @@
-"""The supervisor's brain: pure functions and frozen data; no os, time, signal, socket, random, asyncio."""
+"""The supervisor's decisions: pure functions and frozen data; no os, time, signal, socket, random, asyncio."""

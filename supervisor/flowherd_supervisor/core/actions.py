@@ -1,4 +1,4 @@
-"""Orders that the brain gives and the shell carries out; each names a process and an incarnation."""
+"""Actions that `decide` returns and the shell performs; most name a process and an incarnation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Make a process; the fact comes back as ChildForked or SpawnFailed, or the zygote that was asked ends.
+    """Create a process; ChildForked or SpawnFailed follows, or the exit of the zygote that was asked.
 
-    `limit` is its number of slots, `zygote` the incarnation of the zygote to fork it from, 0 for a direct fork,
-    `workers` how many work in it.
+    `limit` is its number of slots, `zygote` the incarnation of the zygote to fork it from (0 for a direct fork),
+    `workers` the number of workers in it.
     """
 
     index: int
@@ -29,7 +29,7 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class SetSlots:
-    """Let the worker run at most `limit` activities; it answers with `n` in the ledger."""
+    """Let the worker run at most `limit` activities; it confirms with `n` in the ledger."""
 
     index: int
     incarnation: int
@@ -39,7 +39,7 @@ class SetSlots:
 
 @dataclass(frozen=True, slots=True)
 class DumpStacks:
-    """Let every process write what it is doing to the log."""
+    """Let every process log the stacks of its threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Let the worker give everything back within `within_s` seconds."""
+    """Let the worker release everything within `within_s` seconds."""
 
     index: int
     incarnation: int
@@ -80,7 +80,7 @@ class FinishKeeper:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """SIGKILL, for a process that has not been reaped. `ordered`: its end is no crash."""
+    """Send SIGKILL to a process that has not been reaped; its exit is not a crash."""
 
     index: int
     incarnation: int
@@ -88,7 +88,7 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """SIGABRT: the process writes its stacks and dies; `guilty` is the sequence of the record that hung it."""
+    """Send SIGABRT: the process writes its stacks and dies; `guilty` is the sequence of the record that hung it."""
 
     index: int
     incarnation: int
@@ -97,7 +97,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class SpawnIsolate:
-    """Make a process for one worker's activity; `zygote` as for Spawn. The fact comes back as for Spawn too."""
+    """Create an isolate for a worker; IsolateForked or IsolateNotForked follows. `zygote` as for Spawn."""
 
     index: int
     incarnation: int
@@ -107,7 +107,7 @@ class SpawnIsolate:
 
 @dataclass(frozen=True, slots=True)
 class KillIsolate:
-    """SIGKILL for its process group."""
+    """Send SIGKILL to the isolate's process group."""
 
     index: int
     incarnation: int
@@ -116,7 +116,7 @@ class KillIsolate:
 
 @dataclass(frozen=True, slots=True)
 class TellIsolateStarted:
-    """Tell its worker, if that is still there."""
+    """Tell the worker, if it still exists, that its isolate has started."""
 
     index: int
     incarnation: int
@@ -126,7 +126,7 @@ class TellIsolateStarted:
 
 @dataclass(frozen=True, slots=True)
 class TellIsolateEnded:
-    """Tell its worker, if that is still there; nothing is known of it any more."""
+    """Tell the worker, if it still exists, that its isolate has ended, and forget the isolate."""
 
     index: int
     incarnation: int
@@ -143,7 +143,7 @@ class Exit:
 
 
 class Level(Enum):
-    """The loudness of a note."""
+    """The level of a log line."""
 
     INFO = "info"
     WARNING = "warning"
@@ -152,7 +152,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A line for the log; `report` is a traceback to print once, as it is."""
+    """A line for the log; `report` is a traceback to print once, unchanged."""
 
     event: str
     fields: Mapping[str, Any] = field(default_factory=dict)

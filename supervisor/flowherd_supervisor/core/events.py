@@ -1,4 +1,4 @@
-"""Facts in the past that the brain decides on; the shell makes them out of signals, messages and exits."""
+"""Events, past facts on which `decide` decides; the shell makes them from signals, messages and exits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from flowherd_supervisor.core.plan import Plan
 
-KEEPER, ZYGOTE = -1, -2  # their numbers where workers have their process's
+KEEPER, ZYGOTE = -1, -2  # stand in for the process index
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class ChildForked:
-    """A process exists; it has sent no message yet."""
+    """A process exists; it has not sent a message yet."""
 
     index: int
     incarnation: int
@@ -29,7 +29,7 @@ class ChildForked:
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """No process could be made (faults.md P12, P13), or no segment is free."""
+    """The process could not be created (faults.md P12, P13), or no segment is free."""
 
     index: int
     incarnation: int
@@ -38,9 +38,9 @@ class SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class ChildReady:
-    """The process is ready; a worker, or the zygote, names the activities it serves.
+    """The process is ready; a worker or the zygote has sent what it serves.
 
-    `hazards` is what the zygote has found that does not survive a fork, one phrase each.
+    `hazards` describes what the zygote has found that does not survive a fork, one phrase each.
     """
 
     index: int
@@ -52,7 +52,7 @@ class ChildReady:
 
 @dataclass(frozen=True, slots=True)
 class BootFailed:
-    """The process reports that it cannot start."""
+    """The process has reported that it cannot start."""
 
     index: int
     incarnation: int
@@ -63,7 +63,7 @@ class BootFailed:
 
 @dataclass(frozen=True, slots=True)
 class ChildStopped:
-    """A worker's last message, after a drain."""
+    """A worker's last message after a drain."""
 
     index: int
     incarnation: int
@@ -73,7 +73,7 @@ class ChildStopped:
 
 @dataclass(frozen=True, slots=True)
 class ChildExited:
-    """A child was reaped; `running` is the number of activities that ran when it ended."""
+    """The process has been reaped; `running` is the number of activities that ran when it ended."""
 
     index: int
     incarnation: int
@@ -83,9 +83,9 @@ class ChildExited:
 
 @dataclass(frozen=True, slots=True)
 class LimitOverdue:
-    """An activity has run past its limit and the grace: its loop is blocked, or it would have been reported.
+    """An activity is past its limit and the grace without a report: its loop is blocked.
 
-    `seen` is how often the host has been given it.
+    `seen` is the number of times that this host has claimed it.
     """
 
     index: int
@@ -101,7 +101,7 @@ class LimitOverdue:
 
 @dataclass(frozen=True, slots=True)
 class SegmentDamaged:
-    """A process's shared memory holds values that flowherd cannot have written."""
+    """A process's shared memory holds something that no flowherd code can have written."""
 
     index: int
     incarnation: int
@@ -119,7 +119,7 @@ class KeeperLate:
 
 @dataclass(frozen=True, slots=True)
 class WorkerUsedUp:
-    """A worker has done or grown as much as it may."""
+    """A worker has reached one of its limits, such as the number of tasks or its memory."""
 
     index: int
     incarnation: int
@@ -128,7 +128,7 @@ class WorkerUsedUp:
 
 @dataclass(frozen=True, slots=True)
 class IsolateNeeded:
-    """A worker wants a process for an activity that it calls `key`."""
+    """A worker wants an isolate, which it calls `key`."""
 
     index: int
     incarnation: int
@@ -137,7 +137,7 @@ class IsolateNeeded:
 
 @dataclass(frozen=True, slots=True)
 class IsolateForked:
-    """An isolate was made."""
+    """The isolate exists."""
 
     index: int
     incarnation: int
@@ -147,7 +147,7 @@ class IsolateForked:
 
 @dataclass(frozen=True, slots=True)
 class IsolateNotForked:
-    """An isolate could not be made."""
+    """The isolate could not be created."""
 
     index: int
     incarnation: int
@@ -157,7 +157,7 @@ class IsolateNotForked:
 
 @dataclass(frozen=True, slots=True)
 class IsolateKillWanted:
-    """Its worker wants it to be killed."""
+    """The worker wants the isolate to be killed."""
 
     index: int
     incarnation: int
@@ -166,7 +166,7 @@ class IsolateKillWanted:
 
 @dataclass(frozen=True, slots=True)
 class IsolateExited:
-    """An isolate was reaped."""
+    """The isolate has been reaped."""
 
     index: int
     incarnation: int
@@ -176,21 +176,21 @@ class IsolateExited:
 
 @dataclass(frozen=True, slots=True)
 class CredentialsRefused:
-    """The token endpoint answered 401 for the whole grace, and never granted a token."""
+    """The token endpoint answered 401 for the whole grace and has never granted a token."""
 
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """TERM or INT; `times` is 2 for QUIT, which stands for two of them."""
+    """TERM or INT; `times` is 2 for QUIT, which counts as two."""
 
     times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class WorkedOff:
-    """With `--burst`: for so long nothing was held, and polls have brought nothing."""
+    """With `--burst`: nothing was held for `idle_s` seconds, and a poll in that time returned nothing."""
 
     idle_s: float
 
@@ -204,21 +204,21 @@ class PollingSwitched:
 
 @dataclass(frozen=True, slots=True)
 class ReloadRequested:
-    """HUP: `plan` is what the settings say now."""
+    """HUP: `plan` follows from the settings as they are now."""
 
     plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadRefused:
-    """HUP, but the settings are wrong, or ask for what only a restart can do."""
+    """HUP, but the settings are wrong or need a restart."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ScaleRequested:
-    """TTIN, TTOU or `scale`: so many processes are wanted from now on."""
+    """TTIN, TTOU or `scale`: `processes` processes are wanted."""
 
     processes: int
 
@@ -230,7 +230,7 @@ class StacksRequested:
 
 @dataclass(frozen=True, slots=True)
 class SlotsSeen:
-    """A worker's cells in the ledger: the last order it has applied, and the slots it holds."""
+    """A worker's cells in the ledger: the last SetSlots it has applied, and the slots it holds."""
 
     index: int
     incarnation: int

@@ -1,4 +1,4 @@
-"""The consequences of a process's end; pure."""
+"""The consequences of a process's exit: restart, replacement, backoff, giving up."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ KEEPER_ENDS, KEEPER_WINDOW_S = 3, 10.0
 
 
 def cause_of(state: State, index: int, incarnation: int, *, is_guilty_known: bool) -> Cause:
-    """The cause of a process's end: only an unordered death is charged to the activities that ran.
+    """Returns why a process ended: only an exit that was not ordered counts against the activities that ran.
 
     Args:
-        state: as it is before the brain takes in the end.
-        index: its number.
-        incarnation: of that number.
-        is_guilty_known: it was ended for an activity that hung it.
+        state: the state before `decide` gets the exit.
+        index: the process's index.
+        incarnation: its incarnation.
+        is_guilty_known: True if it was ended because of an activity that hung it.
 
     """
     if is_guilty_known:
@@ -44,7 +44,7 @@ def cause_of(state: State, index: int, incarnation: int, *, is_guilty_known: boo
 
 
 def stopped(transition: Transition, process: ProcessState, event: events.ChildStopped) -> None:
-    """A worker says what it gave back at the end of a stop."""
+    """Logs what a worker released at the end of a stop."""
     if transition.state.mode is not Mode.SERVING and (event.released or event.undelivered):
         transition.note(
             "work_given_back",
@@ -57,8 +57,8 @@ def stopped(transition: Transition, process: ProcessState, event: events.ChildSt
 
 
 def exited(transition: Transition, process: ProcessState, status: int, running: int) -> None:
-    """There are three cases: the keeper; a worker during a stop; a worker that ended by itself."""
-    said: dict[str, Any] = {
+    """Handles an exit; three cases: the keeper, a worker that was to end, a worker that crashed."""
+    fields: dict[str, Any] = {
         "process": process.number,
         "pid": process.pid,
         "status": status,
@@ -70,19 +70,19 @@ def exited(transition: Transition, process: ProcessState, status: int, running: 
     transition.put(process)
     isolates.worker_ended(transition, process)
     if process.number == KEEPER:
-        _keeper_exited(transition, process, status, said["pid"])
+        _keeper_exited(transition, process, status, fields["pid"])
     elif transition.state.mode is not Mode.SERVING or _was_retiring(transition, process):
-        transition.note("process_exited", **said)
+        transition.note("process_exited", **fields)
         if running and transition.state.mode is not Mode.SERVING:
             transition.blame(Code.RELEASED)
     else:
-        _crashed(transition, process, kind, running, said)
+        _crashed(transition, process, kind, running, fields)
 
 
 def must_end(
     transition: Transition, process: ProcessState, event: events.LimitOverdue | events.SegmentDamaged
 ) -> None:
-    """A process that does harm as long as it lives; its stacks show what it does."""
+    """Aborts a process that hangs or damages its segment; its stacks show why."""
     if isinstance(event, events.LimitOverdue):
         _hangs(transition, process, event)
     else:
@@ -90,7 +90,7 @@ def must_end(
 
 
 def _hangs(transition: Transition, process: ProcessState, event: events.LimitOverdue) -> None:
-    """Ends a process that hangs, at most one of a process in a minute: a slow machine must not become a massacre."""
+    """Aborts a process that hangs, at most once a minute for each index, so that a slow machine does not lose all."""
     if (
         process.phase not in {Phase.RUNNING, Phase.DRAINING}
         or transition.now - process.aborted_at < ABORTS_APART_S
@@ -117,7 +117,7 @@ def _hangs(transition: Transition, process: ProcessState, event: events.LimitOve
 
 
 def _damaged(transition: Transition, process: ProcessState, found: str) -> None:
-    """Ends a process whose shared memory was overwritten: the activities that ran there are suspects."""
+    """Aborts a process whose segment was overwritten, before more is damaged; its activities are suspect."""
     if process.phase in {Phase.RUNNING, Phase.DRAINING}:
         transition.note("segment_damaged", Level.ERROR, process=process.number, pid=process.pid, found=found)
         transition.put(
@@ -127,21 +127,21 @@ def _damaged(transition: Transition, process: ProcessState, found: str) -> None:
 
 
 def keeper_late(transition: Transition, process: ProcessState, late_s: float) -> None:
-    """Replaces a keeper that does not beat; the next one finds everything in the ledger."""
+    """Replaces a keeper that is late with heartbeats; the next one finds all it needs in the ledger."""
     if process.phase is Phase.RUNNING:
         transition.note("keeper_late", Level.ERROR, process=KEEPER, pid=process.pid, late_s=round(late_s, 2))
         transition.kill(process, "it was late with its heartbeats")
 
 
 def _was_retiring(transition: Transition, process: ProcessState) -> bool:
-    """True when the process that has ended was retiring: a successor is there or coming."""
+    """True if the process was retiring: it has a successor or is not wanted any more."""
     return all(
         (s.number, s.incarnation) != (process.number, process.incarnation) for s in transition.state.processes
     )
 
 
 def _kind_of(process: ProcessState, status: int) -> str:
-    """The cause of an unordered end, from a closed list; `process` is as it was before."""
+    """Returns the cause of an exit that was not ordered, from a closed list; `process` is its state before the exit."""
     if process.ready_at is None:
         is_boot_failure = process.phase is Phase.DYING or (
             kind_of(status) == "exit" and status >> 8 in BOOT_CODES
@@ -153,7 +153,7 @@ def _kind_of(process: ProcessState, status: int) -> str:
 
 
 def _crashed(
-    transition: Transition, process: ProcessState, kind: str, running: int, said: Mapping[str, Any]
+    transition: Transition, process: ProcessState, kind: str, running: int, fields: Mapping[str, Any]
 ) -> None:
     policy = transition.state.plan.restarts
     short = policy.is_short(ready_at=process.ready_at, ended_at=transition.now, running=running)
@@ -169,7 +169,7 @@ def _crashed(
     wait_s = policy.wait_s(in_row, since_start_s=transition.now - process.started_at, rng=transition.rng)
     transition.retry_in(replace(process, short_in_row=in_row, restarts=process.restarts + 1), wait_s)
     transition.count(process, kind)
-    transition.note("process_died", Level.WARNING, **said, again_in_s=round(wait_s, 2))
+    transition.note("process_died", Level.WARNING, **fields, again_in_s=round(wait_s, 2))
     if policy.gives_up(ends, transition.now):
         transition.note("crash_loop", Level.ERROR, short_ends=len(ends), window_s=policy.window_s)
         stops.begin_drain(transition, Code.CRASH_LOOP)
@@ -178,9 +178,9 @@ def _crashed(
 
 
 def _keeper_exited(transition: Transition, process: ProcessState, status: int, pid: int | None) -> None:
-    """Restarts a keeper at once, also during a stop, since it settles. Three ends in 10 s are a defect.
+    """Restarts the keeper at once, also during a stop, which needs it to settle; three exits in 10 s begin a drain.
 
-    After a defect it restarts more slowly, since a drain still needs its heartbeats.
+    After that it restarts more slowly, since the drain still needs its heartbeats.
     """
     state = transition.state
     if state.mode is Mode.FINISHING and (status == 0 or not transition.now < state.deadline < inf):

@@ -1,7 +1,7 @@
-"""The rules for hangs: an activity that runs past its limit and the grace, a keeper that no longer looks; pure.
+"""The rules for hangs: an activity past its limit and the grace, a keeper that no longer scans.
 
-Both are judged by the ledger's times and by how long the supervisor has seen it so while it was awake itself: a freeze
-of the whole host is held against nobody (faults.md N4).
+Both must hold by the ledger's times and by the supervisor's own observation while awake, so that a freeze of the whole
+host is not mistaken for a hang (faults.md N4).
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
     from flowherd_supervisor.core.state import ProcessState
 
-HANG_MARGIN_S = 0.5  # the worker itself reports at limit + grace: a loop that still turns must win
+HANG_MARGIN_S = 0.5  # the worker itself reports at limit + grace: a loop that still runs must be first
 KEEPER_LATE_S = 2.0
-KEEPER_LATE_AT_LEAST_S = 1.0  # under load a scan may wait this long without anything being wrong
+KEEPER_LATE_AT_LEAST_S = 1.0  # a scan may take this long under load
 
 
 @dataclass(frozen=True, slots=True)
 class PastLimit:
-    """An activity at work whose limit is over.
+    """A running activity that is past its limit.
 
     Attributes:
-        sequence: names its record.
-        late_s: seconds since the limit was over, by the ledger's times.
+        sequence: sequence of its record.
+        late_s: seconds since the limit, by the ledger's times.
         seen_s: awake seconds since the supervisor first saw it past its limit.
-        is_on_loop: its handler keeps the event loop.
+        is_on_loop: True if its handler is on the event loop.
 
     """
 
@@ -46,7 +46,7 @@ class PastLimit:
 
 
 def guilty_of_hang(past_limit: Iterable[PastLimit], grace_s: float) -> PastLimit | None:
-    """The activity that hangs a process: of the overdue ones that on the loop, else the one longest past its limit."""
+    """Returns the overdue activity on the event loop, else the one furthest past its limit, None if none is overdue."""
     patience_s = grace_s + HANG_MARGIN_S
     overdue = [one for one in past_limit if min(one.late_s, one.seen_s) > patience_s]
     return max(overdue, key=lambda one: (one.is_on_loop, one.late_s), default=None)
@@ -55,14 +55,14 @@ def guilty_of_hang(past_limit: Iterable[PastLimit], grace_s: float) -> PastLimit
 def keeper_late_s(
     keeper: ProcessState, *, tick_age_s: float, seen_s: float, awake_s: float, shortest_lease_s: float
 ) -> float | None:
-    """Seconds that a keeper is late with its scan of held leases, None while it is not to be replaced for that.
+    """Returns the seconds by which a keeper is late with its scan of held leases, None if that is still tolerated.
 
     Args:
-        keeper: the brain's.
-        tick_age_s: since it looked last, by its own word.
-        seen_s: awake seconds since the supervisor first saw that word.
-        awake_s: now, on the supervisor's awake clock.
-        shortest_lease_s: of those that are held.
+        keeper: its state.
+        tick_age_s: seconds since its last scan, by the ledger's tick.
+        seen_s: awake seconds since the supervisor first saw that tick.
+        awake_s: the current time on the supervisor's awake clock.
+        shortest_lease_s: the shortest lease held.
 
     """
     if keeper.phase is not Phase.RUNNING or keeper.ready_at is None:

@@ -1,4 +1,4 @@
-"""The host's health, for its service manager; pure."""
+"""The host's health, as reported to the service manager."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
     from flowherd_supervisor.core.state import State
 
-RECENT_S = 15.0  # polls may fail for so long before that means anything
-RARE_S = 300.0  # how far apart polls may be that all were answered: --poll-interval-max can be long
+RECENT_S = 15.0  # polls may fail for this long
+RARE_S = 300.0  # pause between answered polls: --poll-interval-max can be long
 
 
 @dataclass(frozen=True, slots=True)
 class Polling:
-    """A worker's way of getting its work.
+    """The state of a worker's polling.
 
     Attributes:
-        good_at: when a poll was last answered, in monotonic seconds.
-        bad_at: when one last failed.
-        is_full: all its slots are taken.
-        is_reporting: results wait for the engine.
+        good_at: time of the last answered poll, in monotonic seconds.
+        bad_at: time of the last failed poll.
+        is_full: True if all its slots are taken.
+        is_reporting: True if results wait for the engine.
 
     """
 
@@ -36,12 +36,12 @@ class Polling:
 
 
 def is_well(state: State, workers: Iterable[Polling], now: float, woke_at: float = -inf) -> bool:
-    """A process is ready and its polls are answered, or there is a reason for none.
+    """True if a process is ready and its polls are answered, or there is a reason for not polling.
 
-    A host that was frozen until `woke_at` has polled as little as it has done anything else (faults.md N4).
+    Time counts from `woke_at`, since a frozen host cannot poll (faults.md N4).
 
-    There are four reasons: a stop that ends by itself, polling that was paused, slots that are all taken, and
-    results that wait for the engine: a restart would lose those, and cures no engine.
+    There are four reasons: a stop, which ends by itself; polling was paused; all slots are taken; results wait for the
+    engine, which a restart would lose without helping the engine.
     """
     if state.mode is not Mode.SERVING:
         return True

@@ -1,7 +1,7 @@
-"""Isolates: processes that hang from the supervisor and work for one worker, one activity at a time; pure.
+"""Isolates: children of the supervisor that each work for one worker, one activity at a time.
 
-A worker asks for one by a key of its own, and is told that it has been started and that it has ended; each
-question is answered by at most one start and by exactly one end, as long as the worker lives to hear it.
+A worker requests an isolate under a key of its own and gets a message when it has started and when it has ended. While
+the worker lives, each request gets at most one start and exactly one end.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.state import ProcessState
     from flowherd_supervisor.core.transition import Transition
 
-OUTLIVES_WORKER_S = 1.0  # it has seen the end of its channel by then
+OUTLIVES_WORKER_S = 1.0  # enough to see that its channel has closed
 
 
 def heard(transition: Transition, event: events.IsolateEvent) -> None:
-    """News of one isolate, or of what its worker wants."""
+    """Handles an event about one isolate or a request of its worker."""
     isolate = transition.state.isolate(event.index, event.incarnation, event.key)
     match event:
         case events.IsolateNeeded(index, incarnation, key):
             _needed(transition, Isolate(index, incarnation, key), isolate)
         case _ if isolate is None:
-            return  # its end and its worker's wish have crossed
+            return  # it ended before the worker's request arrived
         case events.IsolateForked(pid=pid):
             _forked(transition, isolate, pid)
         case events.IsolateNotForked(reason=reason):
@@ -45,7 +45,7 @@ def heard(transition: Transition, event: events.IsolateEvent) -> None:
 
 
 def go_on(transition: Transition) -> None:
-    """Has those made that wait: by the zygote, or directly where none is coming."""
+    """Orders the isolates that wait: from the zygote, or directly if none is coming."""
     state = transition.state
     if state.zygotes.awaited and state.mode is Mode.SERVING:
         return
@@ -62,7 +62,7 @@ def go_on(transition: Transition) -> None:
 
 
 def worker_ended(transition: Transition, worker: ProcessState) -> None:
-    """Kills the isolates of a worker that has ended: soon, or at once in a stop."""
+    """Kills the isolates of a worker that has ended: after a second, or at once during a stop."""
     for isolate in transition.state.isolates:
         if (isolate.index, isolate.incarnation) != (worker.number, worker.incarnation):
             continue
@@ -73,7 +73,7 @@ def worker_ended(transition: Transition, worker: ProcessState) -> None:
 
 
 def zygote_ended(transition: Transition, incarnation: int) -> None:
-    """Keeps what the zygote has not made for the next one, with the same descriptors."""
+    """Makes isolates that an ended zygote has not forked wait for the next one, with the same descriptors."""
     for isolate in transition.state.isolates:
         if isolate.unanswered and isolate.maker == incarnation:
             if isolate.phase is Phase.DYING:
@@ -83,14 +83,14 @@ def zygote_ended(transition: Transition, incarnation: int) -> None:
 
 
 def time_passed(transition: Transition) -> None:
-    """Ends those that outlive their workers."""
+    """Kills isolates that outlive their workers."""
     for isolate in transition.state.isolates:
         if transition.now >= isolate.kill_at:
             kill(transition, isolate)
 
 
 def kill(transition: Transition, isolate: Isolate) -> None:
-    """SIGKILL for its group, once; one that is still being made is killed as soon as it exists."""
+    """Kills an isolate's process group once; one that is still being forked is killed as soon as it exists."""
     match isolate.phase:
         case Phase.WAITING:
             _gone(transition, isolate, reason="it was ended before it had begun")
@@ -103,7 +103,7 @@ def kill(transition: Transition, isolate: Isolate) -> None:
 
 
 def _needed(transition: Transition, wanted: Isolate, taken: Isolate | None) -> None:
-    """For a worker that lives; `go_on` has it made."""
+    """Accepts a request of a worker that is not ending; `go_on` orders the isolate."""
     if taken is not None:
         transition.note("isolate_key_taken", process=wanted.index, isolate=wanted.key)
     elif (

@@ -1,4 +1,4 @@
-"""The supervisor's plan of what to run, made of the user's settings; pure and frozen."""
+"""The supervisor's plan of what to run, derived from the user's settings."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FEWEST_SEATS = 64  # room for scaling up later
 
 
 class Preload(Enum):
-    """The choice between one process that imports the app for all and an import in each."""
+    """The choice between one import of the app in a zygote and an import in each process."""
 
     IF_SAFE = "if safe"
-    ALWAYS = "always"  # also when it has found something that does not survive a fork
+    ALWAYS = "always"  # even if something in the app does not survive a fork
     NEVER = "never"  # each process imports the app itself
 
 
@@ -24,17 +24,17 @@ class Plan:
     """Times in seconds.
 
     Attributes:
-        processes: how many worker processes to keep alive.
-        threads: workers in the one process there is then, each a thread; None where each worker is a process.
-        concurrency: the host's slots, split evenly over them.
-        graceful_timeout_s: what a drain may take before the rest is given back.
-        boot_timeout_s: from fork to Ready.
-        cancel_grace_s: from a handler's limit to the hang rule.
+        processes: number of worker processes to keep alive.
+        threads: number of workers if they are threads of a single process, None if each is a process.
+        concurrency: the host's slots, split evenly over the processes.
+        graceful_timeout_s: duration of a drain before the rest is released.
+        boot_timeout_s: limit from fork to Ready.
+        cancel_grace_s: time from a handler's limit to the hang rule.
         max_tasks_per_child: activities after which a worker is replaced, None for never.
         max_memory_mb_per_child: growth in MB after which a worker is replaced, None for never.
-        most_processes: what the ledger has room for.
-        burst_idle_s: how long there must be nothing to do before it drains and ends by itself, None for never.
-        preload: whether workers are forked from a process that has imported the app.
+        most_processes: the most processes that the ledger has room for.
+        burst_idle_s: time without work after which the host drains and ends by itself, None for never.
+        preload: rule for forking workers from a zygote that has imported the app.
 
     """
 
@@ -52,24 +52,24 @@ class Plan:
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
 
     def __post_init__(self) -> None:
-        """The ledger has room for at least what is wanted."""
+        """Raises `most_processes` to at least the number of workers."""
         object.__setattr__(self, "most_processes", max(self.most_processes, self.workers))
 
     @property
     def workers(self) -> int:
-        """The number of processes that poll: users call them processes."""
+        """The number of workers, processes or threads; users call both processes."""
         return self.threads or self.processes
 
     def scaled(self, workers: int) -> Plan:
-        """The same with another number of workers."""
+        """Returns the same plan with another number of workers."""
         return replace(self, processes=workers) if self.threads is None else replace(self, threads=workers)
 
     @property
     def most(self) -> int:
-        """The largest number of workers: each needs a slot and room in the ledger."""
+        """The largest number of workers: each needs a slot and a segment."""
         return min(self.most_processes, self.concurrency)
 
     @property
     def shares(self) -> tuple[int, ...]:
-        """Slots of each process."""
+        """The slots of each process."""
         return split(self.concurrency, self.processes)

@@ -1,4 +1,4 @@
-"""When a process is used up and gets a successor; pure."""
+"""The limits at which a process is replaced: tasks, slots, descriptors, memory."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
 
     from flowherd_supervisor.core.plan import Plan
 
-MEMORY_SAMPLES = 3  # in a row: a moment's peak ends no process
-FULL = 0.9  # of the descriptors a process may open: beyond it no connection can be had (faults.md C17)
+MEMORY_SAMPLES = 3  # in a row, so that a short peak replaces no process
+FULL = 0.9  # share of the descriptors a process may open; without any left it cannot connect (faults.md C17)
 
 
 @dataclass(frozen=True, slots=True)
 class Wear:
-    """The wear of a process: tasks, slots, descriptors, memory.
+    """The usage of a process: tasks, slots, descriptors, memory.
 
     Attributes:
-        done: activities that have ended in it.
-        slots: for each of its workers, how many are held by handlers that do not end, and how many there are.
-        descriptors: how many are open, and how many may be.
-        grown_mb: memory beyond that of the fresh process, the newest `MEMORY_SAMPLES` looks.
+        done: number of activities that have ended in it.
+        slots: for each of its workers, the slots held by detached handlers and all slots.
+        descriptors: open descriptors and their limit.
+        grown_mb: growth since the process was fresh, the newest `MEMORY_SAMPLES` samples in MB.
 
     """
 
@@ -33,13 +33,13 @@ class Wear:
 
 
 def used_up(wear: Wear, plan: Plan, chance: float) -> Iterator[str]:
-    """The reasons to replace a process.
+    """Yields the reasons to replace a process.
 
     Args:
-        wear: how far it is used up.
-        plan: says how much is allowed.
-        chance: 0 to 1, of this process: it spreads the plan's numbers by a tenth, so that processes that are alike are
-            not replaced together.
+        wear: its usage.
+        plan: the plan with the limits.
+        chance: a number from 0 to 1, constant for this process, that varies the limits by up to 10 %, so that similar
+            processes are not replaced together.
 
     """
     spread = 0.9 + 0.2 * chance

@@ -1,8 +1,7 @@
-"""A reload: new sizes at once, then the new version of the app, process after process; pure.
+"""A reload: new sizes at once, then the new version of the app, process by process.
 
-HUP becomes the event for it in `shell/inputs_to_events.py`.
-
-It begins with a new zygote in any case but `--no-preload`: what that says of the new version decides.
+`shell/inputs_to_events.py` turns HUP into its event. Unless `--no-preload` is set, it begins with a new zygote, and
+goes on only if the new version imports there.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def heard(transition: Transition, event: events.ReloadRequested | events.ReloadRefused) -> None:
-    """HUP: the settings have been read again."""
+    """Handles HUP, after the shell has read the settings again."""
     if isinstance(event, events.ReloadRefused):
         transition.note("reload_refused", Level.ERROR, reason=event.reason)
     else:
@@ -30,7 +29,7 @@ def heard(transition: Transition, event: events.ReloadRequested | events.ReloadR
 
 
 def _begin(transition: Transition, plan: Plan) -> None:
-    """Applies new sizes; then a new zygote imports the new version, and its Ready lets workers be replaced."""
+    """Applies the new sizes and starts a new zygote, whose Ready starts the replacement of workers."""
     if transition.state.mode is not Mode.SERVING:
         transition.note("reload_refused", Level.WARNING, reason="the supervisor is stopping")
         return
@@ -51,6 +50,6 @@ def _begin(transition: Transition, plan: Plan) -> None:
 
 
 def failed(transition: Transition, reason: str, report: str = "") -> None:
-    """The new version does not import."""
+    """Ends a reload whose version does not import."""
     transition.note("reload_failed", Level.ERROR, report, reason=reason, note="the old version goes on")
     transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, reloading=False))

@@ -1,7 +1,6 @@
-"""Replacing processes while the others work: reload, scaling, recycling; pure.
+"""Replaces processes while the others work: reload, scaling, recycling.
 
-Make before break: a process retires only when its successor is Ready. A successor that does not come
-up leaves the old process where it was.
+A process retires only when its successor is Ready; if that fails to start, the old process stays.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def scale_requested(transition: Transition, wanted: int) -> None:
 
 
 def with_scale_kept(transition: Transition, plan: Plan) -> Plan:
-    """The plan of a reload with the number of processes that was scaled to, unless the settings have another now."""
+    """Returns the plan with the number of processes that was scaled to, unless the settings have changed it."""
     state = transition.state
     transition.state = replace(state, configured=plan.workers)
     wanted = min(state.plan.workers, plan.most)
@@ -49,7 +48,7 @@ def with_scale_kept(transition: Transition, plan: Plan) -> Plan:
 
 
 def follow_plan(transition: Transition) -> None:
-    """Replaces the one process there is when its number of threads is no longer what is wanted."""
+    """With threads, replaces the only process when the wanted number of threads has changed."""
     state = transition.state
     process, busy = state.processes[0], state.rolling or state.zygotes.awaited or state.zygotes.reloading
     if state.plan.threads is None or state.mode is not Mode.SERVING or busy:
@@ -70,7 +69,7 @@ def resize(transition: Transition, plan: Plan) -> None:
             )
     for process in state.retiring:
         if process.number >= plan.processes and process.phase is Phase.RUNNING:
-            retire(transition, process)  # it waited for a successor that will not come
+            retire(transition, process)  # its successor will not come
     for number in range(len(state.processes), plan.processes):
         process = ProcessState(number)
         transition.state = replace(transition.state, processes=(*transition.state.processes, process))
@@ -79,22 +78,22 @@ def resize(transition: Transition, plan: Plan) -> None:
 
 
 def go_on(transition: Transition) -> None:
-    """Replaces the next process of a reload; one that is not up will be of the new version when it starts."""
+    """Replaces the next process of a reload; one that is not running starts with the new version anyway."""
     if transition.state.zygotes.awaited:
-        return  # its Ready brings us back here
+        return  # its Ready leads here again
     while transition.state.rolling:
         process = transition.state.processes[transition.state.rolling[0]]
         if process.phase is Phase.RUNNING:
             supersede(transition, process, "reload")
             return
         if process.phase is Phase.STARTING:
-            return  # it may be of the old version: as above
+            return  # it may have the old version; its Ready leads here again
         transition.state = replace(transition.state, rolling=transition.state.rolling[1:])
     transition.note("reloaded")
 
 
 def supersede(transition: Transition, process: ProcessState, cause: str) -> None:
-    """Starts a successor; the process works on until that is Ready."""
+    """Starts a successor; the process works until that is Ready."""
     transition.count(process, cause)
     transition.state = replace(transition.state, retiring=(*transition.state.retiring, process))
     successor = replace(process, phase=Phase.WAITING, pid=None, limit=0)
@@ -106,7 +105,7 @@ def supersede(transition: Transition, process: ProcessState, cause: str) -> None
 
 
 def succeeded(transition: Transition, process: ProcessState) -> None:
-    """A worker is Ready: its predecessor retires, and the reload goes on."""
+    """Retires the predecessor of a worker that is Ready, and continues the reload."""
     predecessor = transition.state.predecessor(process)
     if predecessor is not None:
         retire(transition, predecessor)
@@ -117,7 +116,7 @@ def succeeded(transition: Transition, process: ProcessState) -> None:
 
 
 def successor_failed(transition: Transition, process: ProcessState, predecessor: ProcessState) -> None:
-    """The old process stays as it is, and the reload ends here (faults.md C20)."""
+    """Keeps the old process and ends the reload (faults.md C20)."""
     if transition.state.plan.threads is not None:
         transition.state = replace(
             transition.state, plan=replace(transition.state.plan, threads=predecessor.workers)
@@ -133,7 +132,7 @@ def successor_failed(transition: Transition, process: ProcessState, predecessor:
 
 
 def recycle(transition: Transition, process: ProcessState, reason: str) -> None:
-    """Replaces a worker that has done or grown enough; never a crash, and not in the middle of a reload."""
+    """Replaces a worker that has reached a limit, unless a reload or a replacement is under way."""
     state = transition.state
     idle = state.mode is Mode.SERVING and not state.rolling and state.predecessor(process) is None
     idle = idle and not state.zygotes.awaited
@@ -143,7 +142,7 @@ def recycle(transition: Transition, process: ProcessState, reason: str) -> None:
 
 
 def retire(transition: Transition, process: ProcessState) -> None:
-    """Takes a process's slots away and lets it finish what it has."""
+    """Removes a process's slots and lets it finish what it holds."""
     transition.grant(process, 0)
     within_s = transition.state.plan.graceful_timeout_s
     retiring = transition.state.find(process.number, process.incarnation)

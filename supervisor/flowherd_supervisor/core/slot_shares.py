@@ -1,4 +1,4 @@
-"""Splits the host's concurrency over its processes, and moves shares without ever exceeding it; pure."""
+"""Splits the host's concurrency over its processes and moves shares without ever exceeding it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def split(total: int, processes: int) -> tuple[int, ...]:
-    """Even shares, the larger ones first: 10 over 4 is 3, 3, 2, 2 (faults.md P18).
+    """Returns even shares, the larger ones first: 10 over 4 is 3, 3, 2, 2 (faults.md P18).
 
     Raises:
-        ValueError: a process would get nothing; fewer processes must start instead.
+        ValueError: a process would get no slot; start fewer processes.
 
     """
     if not 1 <= processes <= total:
@@ -26,10 +26,10 @@ def split(total: int, processes: int) -> tuple[int, ...]:
 
 
 def rebalance(transition: Transition) -> None:
-    """Moves limits towards the even split: first down, then up by what is surely free.
+    """Moves limits towards the even split: first down, then up by what is certainly free.
 
-    A process is charged what it may still be using, not what it was told: it keeps its old limit until it has
-    applied the new one, and what retires is charged what it holds. A raise within that costs nobody anything.
+    A process is charged what it may still use: its old limit until it has applied the new one, and what it holds when
+    it retires. A raise up to that charge takes nothing from the free slots.
     """
     state = transition.state
     if not state.is_serving:
@@ -46,13 +46,13 @@ def rebalance(transition: Transition) -> None:
 
 
 def slots_seen(transition: Transition, process: ProcessState, event: SlotsSeen) -> None:
-    """Takes note of what a worker has applied and holds."""
+    """Stores the last order that a worker has applied and the slots it holds."""
     ceiling = process.limit if event.applied >= process.n else process.ceiling
     transition.put(replace(process, applied=event.applied, held=event.held, ceiling=ceiling))
 
 
 def in_transit(state: State) -> bool:
-    """True while slots are on their way from one process to another, so that the ledger must be looked at."""
+    """True while slots move from one process to another, so that the ledger must be scanned often."""
     if not state.is_serving:
         return False
     shares_differ = any(

@@ -1,4 +1,4 @@
-"""From an ordered fork to Ready, or to the failure to get there; pure."""
+"""The start of a process, from the ordered fork to Ready or to its failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BOOT_CODES = frozenset({Code.USAGE, Code.BOOT_FAILED})
 
 
 def forked(transition: Transition, process: ProcessState, pid: int) -> None:
-    """A process exists; one that was given up while it was made dies at once."""
+    """Records the pid of a new process; kills it if it was given up while it was forked."""
     transition.put(replace(process, pid=pid, started_at=transition.now))
     transition.zygote_forks(process.maker)
     transition.note("process_started", process=process.number, pid=pid, incarnation=process.incarnation)
@@ -30,7 +30,7 @@ def forked(transition: Transition, process: ProcessState, pid: int) -> None:
 
 
 def start_waiting(transition: Transition) -> None:
-    """Makes the workers that have waited; by itself the first one must show that the app boots."""
+    """Starts the waiting workers; without a zygote only the first, which must show that the app boots."""
     all_at_once = transition.state.ever_ready or transition.state.zygotes.wanted
     for process in transition.state.processes if all_at_once else transition.state.processes[:1]:
         if process.phase is Phase.WAITING:
@@ -38,7 +38,7 @@ def start_waiting(transition: Transition) -> None:
 
 
 def spawn_failed(transition: Transition, process: ProcessState, reason: str) -> None:
-    """Tries again in a while; the others go on (faults.md P12)."""
+    """Tries again after a second; the other processes are not affected (faults.md P12)."""
     serving, mode = transition.state.mode is Mode.SERVING, transition.state.mode
     again = serving or (process.number == KEEPER and mode is not Mode.FINISHING)
     transition.note(
@@ -58,7 +58,7 @@ def spawn_failed(transition: Transition, process: ProcessState, reason: str) -> 
 
 
 def ready(transition: Transition, process: ProcessState, event: events.ChildReady) -> None:
-    """A worker may poll from here on; the first one lets its siblings follow: a bad app has failed only once."""
+    """Lets a worker poll; the first Ready also starts the other workers, so that a bad app fails only once."""
     if process.phase is not Phase.STARTING:
         return
     transition.put(replace(process, phase=Phase.RUNNING, ready_at=transition.now))
@@ -81,16 +81,16 @@ def ready(transition: Transition, process: ProcessState, event: events.ChildRead
 
 
 def boot_failed(transition: Transition, process: ProcessState, event: events.BootFailed) -> None:
-    """Before any worker was ever ready the app is bad: stop. Later it is a short end like others."""
+    """Stops the host if no worker was ever ready, since the app is bad; later it counts as a short end."""
     if process.phase is not Phase.STARTING:
-        return  # given up already, such as by the failure of a sibling: the user has read the traceback
+        return  # already given up, such as after a sibling's failure, whose traceback is logged
     transition.note("boot_failed", Level.ERROR, event.report, process=process.number, reason=event.message)
     if not transition.state.ever_ready or process.number == KEEPER:
         stops.begin_release(transition, Code(event.code) if event.code in BOOT_CODES else Code.BOOT_FAILED)
 
 
 def boot_timed_out(transition: Transition, process: ProcessState) -> None:
-    """Neither Ready nor BootFailed came: the same as BootFailed (faults.md C19)."""
+    """Kills a process that sent neither Ready nor BootFailed in time; else as BootFailed (faults.md C19)."""
     timeout_s = transition.state.plan.boot_timeout_s
     transition.note(
         "boot_timed_out", Level.ERROR, process=process.number, after_s=timeout_s, remedy="--boot-timeout"

@@ -1,4 +1,4 @@
-"""The supervisor's memory between decisions: frozen data, and what follows from it by looking."""
+"""The supervisor's state between decisions: frozen data and values derived from it."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ if TYPE_CHECKING:
 
 
 class Phase(Enum):
-    """The phase of a process; DYING has been sent SIGKILL, or will be once it exists, and waits for its exit.
+    """The phase of a process; one that is DYING has been sent SIGKILL, or will be once it exists.
 
-    WAITING → STARTING → RUNNING → DRAINING → STOPPED is the normal life. An end that nobody ordered leads
-    through BACKOFF to STARTING again.
+    WAITING → STARTING → RUNNING → DRAINING → STOPPED is the normal life. An exit that was not ordered leads through
+    BACKOFF to STARTING again.
     """
 
-    WAITING = "waiting"  # until the first process has shown that the app boots, or for a zygote
+    WAITING = "waiting"  # for the first process to show that the app boots, or for a zygote
     STARTING = "starting"
     RUNNING = "running"
     DRAINING = "draining"
-    ABORTING = "aborting"  # it hangs: it has been sent SIGABRT, to write its stacks
+    ABORTING = "aborting"  # sent SIGABRT because it hangs or is damaged; writes its stacks
     DYING = "dying"
     BACKOFF = "backoff"
     STOPPED = "stopped"
 
 
-FORK_WITHIN_S = 3.0  # a zygote forks in milliseconds: one that has not by then is frozen
+FORK_WITHIN_S = 3.0  # a zygote forks in milliseconds: one that takes longer is frozen
 ALIVE = frozenset({Phase.STARTING, Phase.RUNNING, Phase.DRAINING, Phase.ABORTING, Phase.DYING})
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessState:
-    """A place for one process at a time; its incarnations follow each other. Times are monotonic seconds.
+    """The current incarnation of the process with index `number`. Times are monotonic seconds.
 
     `limit` is the number of slots granted last, by order `n`; until the process has applied that order it may
-    still use up to `ceiling`. `held` is how many it was last seen to hold. `workers` are threads of the process
-    that was ordered last.
+    still use up to `ceiling`. `held` is the number it was last seen to hold. `workers` is the number of threads in
+    the process that was ordered last.
     """
 
     number: int
     limit: int = 0
     phase: Phase = Phase.WAITING
     incarnation: int = 0
-    pid: int | None = None  # None while no process exists, also while it is being made
+    pid: int | None = None  # None while no process exists, also during its fork
     started_at: float = 0.0
     ready_at: float | None = None
     retry_at: float = inf
-    kill_at: float = inf  # for a process that ends while the others go on
-    aborted_at: float = -inf  # when a process of this process was last ended because it hung
-    is_damaged: bool = False  # whether it is ended because somebody has scribbled in its memory
+    kill_at: float = inf  # for a process that ends while the host goes on
+    aborted_at: float = -inf  # when an incarnation was last aborted because it hung
+    is_damaged: bool = False  # True if it is aborted because its segment was overwritten
     short_in_row: int = 0
     restarts: int = 0
     ceiling: int = 0
@@ -64,45 +64,45 @@ class ProcessState:
     applied: int = 0
     held: int = 0
     workers: int = 1
-    maker: int = 0  # the incarnation of the zygote that was asked to fork it, 0 for the supervisor
-    killed_for: str = ""  # why it was sent SIGKILL
+    maker: int = 0  # incarnation of the zygote that forks it, 0 for the supervisor
+    killed_for: str = ""  # reason for the SIGKILL
 
     @property
     def charge(self) -> int:
-        """The slots it may be using of the budget; a dead process's share is not moved while it restarts."""
+        """The slots of the budget that it may use; a dead process keeps its share while it restarts."""
         return max(self.ceiling, self.held) if self.alive else self.limit
 
     @property
     def alive(self) -> bool:
-        """True when a process exists for this number, or is being made, and has not been reaped."""
+        """True if a process exists or is being forked, and has not been reaped."""
         return self.phase in ALIVE
 
     @property
     def unanswered(self) -> bool:
-        """True when it has been ordered and does not exist yet, as far as is known."""
+        """True if it has been ordered and no answer to that has arrived."""
         return self.alive and self.pid is None
 
     def boot_deadline(self, timeout_s: float) -> float:
-        """When the process should have been ready, counted from its fork; infinity once it is."""
+        """Time by which the process must be ready, counted from its fork; infinity if it is not booting."""
         booting = self.phase is Phase.STARTING and self.pid is not None
         return self.started_at + timeout_s if booting else inf
 
     def with_phase(self, phase: Phase) -> ProcessState:
-        """The same process in another phase."""
+        """Returns the same process in another phase."""
         return replace(self, phase=phase)
 
 
 @dataclass(frozen=True, slots=True)
 class Zygotes:
-    """The processes that have imported the app and do nothing but fork: one forks, another may be coming.
+    """The zygotes: at most one forks, and a successor may be starting.
 
     Attributes:
-        wanted: whether workers are forked from one; else each imports the app itself.
-        processes: those that exist or are waited for; only the last can be STARTING or in BACKOFF.
-        reloading: whether the one that starts imports a new version, which all workers shall have then.
-        ends: when one ended that was still needed.
-        failed_in_row: how many did not come up or did not fork, since one has.
-        forked_at: when one last made what it was asked for.
+        wanted: True if workers are forked from a zygote, False if each imports the app itself.
+        processes: zygotes that exist or are to start; only the last can be STARTING or in BACKOFF.
+        reloading: True if the starting one imports a new version for a reload.
+        ends: times at which a zygote ended that was still needed.
+        failed_in_row: zygotes in a row that did not start or did not fork.
+        forked_at: time of the last fork.
 
     """
 
@@ -115,21 +115,21 @@ class Zygotes:
 
     @property
     def ready(self) -> ProcessState | None:
-        """The one that forks."""
+        """The zygote that forks, None if none is ready."""
         return next((process for process in self.processes if process.phase is Phase.RUNNING), None)
 
     @property
     def awaited(self) -> bool:
-        """True when nothing can be forked until a zygote is ready."""
+        """True if forks must wait for a zygote to be ready."""
         return self.wanted and self.ready is None
 
     @property
     def coming(self) -> bool:
-        """True when a zygote will be ready, if all goes well."""
+        """True if a zygote is starting or will start again."""
         return any(process.phase in {Phase.STARTING, Phase.BACKOFF} for process in self.processes)
 
     def with_process(self, process: ProcessState) -> Zygotes:
-        """The same with one replaced or added; what has ended is forgotten, and a new one waits for no other."""
+        """Returns the same with one zygote replaced or added; drops ended ones, and BACKOFF for a starting one."""
         starts = process.phase is Phase.STARTING
         kept = [
             old
@@ -143,9 +143,9 @@ class Zygotes:
 
 @dataclass(frozen=True, slots=True)
 class Isolate:
-    """A process that works for one worker; it has no process, no segment and no link.
+    """A process that works for one worker; it has no index, segment or link of its own.
 
-    WAITING for a zygote → STARTING → RUNNING → DYING. `process` and `incarnation` are its worker's, who calls it `key`.
+    WAITING for a zygote → STARTING → RUNNING → DYING. `index` and `incarnation` are its worker's, which calls it `key`.
     """
 
     index: int
@@ -159,12 +159,12 @@ class Isolate:
 
     @property
     def names(self) -> tuple[int, int, int]:
-        """The three numbers that identify it."""
+        """The three numbers that identify the isolate."""
         return self.index, self.incarnation, self.key
 
     @property
     def unanswered(self) -> bool:
-        """True when it has been ordered and does not exist yet, as far as is known."""
+        """True if it has been ordered and no answer to that has arrived."""
         return self.phase in {Phase.STARTING, Phase.DYING} and self.pid is None
 
 
@@ -182,11 +182,10 @@ class Mode(Enum):
 class State:
     """Everything `decide` knows.
 
-    `deadline` is when the present mode's patience ends, infinity once it has; `stops` counts requests.
-    `retiring` are processes that have a successor or whose process is gone; `rolling` are the processes that a
-    reload has yet to replace. `incarnations` are
-    the newest of each process, also of one that is gone: no name comes twice. `causes` counts, by process, why
-    processes were replaced; it never falls. `configured` is how many workers the settings ask for.
+    `deadline` is when the current mode times out, infinity once it has; `stops` counts stop requests. `retiring` are
+    processes that have a successor or whose index is no longer wanted; `rolling` are the indexes that a reload has yet
+    to replace. `incarnations` has the newest of each index, also of one that is gone, so that no pair repeats. `causes`
+    counts replacements by index and cause and never decreases. `configured` is the number of workers in the settings.
     """
 
     plan: Plan
@@ -210,12 +209,12 @@ class State:
 
     @property
     def is_serving(self) -> bool:
-        """True until the host is asked to stop."""
+        """True if the host is not stopping."""
         return self.mode is Mode.SERVING
 
     @classmethod
     def new(cls, plan: Plan) -> State:
-        """Before anything has been forked."""
+        """Returns the state before anything has been forked."""
         processes = tuple(
             ProcessState(number, limit, ceiling=limit) for number, limit in enumerate(plan.shares)
         )
@@ -228,33 +227,33 @@ class State:
         )
 
     def index(self, number: int) -> ProcessState:
-        """The index, or the keeper's."""
+        """Returns the process with index `number`, or the keeper."""
         return self.keeper if number == KEEPER else self.processes[number]
 
     @property
     def workers(self) -> tuple[ProcessState, ...]:
-        """All of them: the processes as they are now, and what retires."""
+        """All worker processes: the current and the retiring ones."""
         return (*self.processes, *self.retiring)
 
     def find(self, number: int, incarnation: int) -> ProcessState | None:
-        """The process that goes by these names, None if it belongs to the past."""
+        """Returns the live process with this index and incarnation, None if it has ended."""
         known = {KEEPER: (self.keeper,), ZYGOTE: self.zygotes.processes}.get(number, self.workers)
         return next(
             (s for s in known if (s.number, s.incarnation) == (number, incarnation) and s.alive), None
         )
 
     def isolate(self, index: int, incarnation: int, key: int) -> Isolate | None:
-        """The isolate that goes by these names, None if it belongs to the past."""
+        """Returns the isolate with these numbers, None if it has ended."""
         return next((one for one in self.isolates if one.names == (index, incarnation, key)), None)
 
     def predecessor(self, process: ProcessState) -> ProcessState | None:
-        """The process that still does the process's work until its successor is ready."""
+        """Returns the process that still works until this successor is ready, None if there is none."""
         return next(
             (s for s in self.retiring if s.number == process.number and s.phase is Phase.RUNNING), None
         )
 
     def with_process(self, process: ProcessState) -> State:
-        """The same state with one process replaced; what retires is forgotten once it has ended."""
+        """Returns the same state with one process replaced; a retiring process is dropped once it has ended."""
         if process.number == KEEPER:
             return replace(self, keeper=process)
         if process.number == ZYGOTE:
@@ -269,11 +268,11 @@ class State:
 
     @property
     def ready(self) -> int:
-        """The number of workers that do their work."""
+        """The number of running processes."""
         return sum(process.phase is Phase.RUNNING for process in self.processes)
 
     def answer_due(self, zygote: ProcessState) -> float:
-        """When a zygote should have made the next process it was asked for; infinity while it owes nothing."""
+        """Time by which a zygote must have forked the next process ordered from it; infinity if none is ordered."""
         if zygote.phase is not Phase.RUNNING:
             return inf
         asked_at = [s.started_at for s in self.workers if s.unanswered and s.maker == zygote.incarnation]
@@ -282,7 +281,7 @@ class State:
 
     @property
     def next_deadline(self) -> float:
-        """When time alone changes something; infinity if never."""
+        """The earliest time at which TimePassed changes something; infinity if none."""
         due = [self.deadline, *(self.answer_due(zygote) for zygote in self.zygotes.processes)]
         due += [isolate.kill_at for isolate in self.isolates]
         for process in (*self.workers, self.keeper, *self.zygotes.processes):

@@ -1,15 +1,15 @@
-"""The supervisor's brain: `decide(state, event, now, rng) -> (state, actions)`; it does nothing itself.
+"""The supervisor's state machine: `decide(state, event, now, rng) -> (state, actions)`; it has no side effects.
 
-Laws of the brain, tested with random histories against a model of the world:
+Its laws, tested with random histories against a model of the world:
 
-1. At most one process a process: Spawn is ordered only for a process without one.
+1. At most one process for each index: Spawn is ordered only for an index without one.
 2. A process is never signalled before its fork or after its exit, and killed at most once.
-3. Time alone ends a stop: once one has begun, no silence of a child can hold it up.
-4. Exit is the last order, given once, when no process is left.
-5. No worker polls before its Ready is heard: one that starts holds nothing, and a kill loses nothing.
+3. Time alone ends a stop: once one has begun, a silent child cannot hold it up.
+4. Exit is the last action, ordered once, when no process is left.
+5. No worker polls before its Ready arrives: a starting one holds nothing, so that a kill loses nothing.
 
-The shell answers every Spawn by ChildForked or SpawnFailed and reports every end by ChildExited. The end of a
-zygote answers what it was asked for and has not made: it never will.
+The shell answers every Spawn with ChildForked or SpawnFailed and reports every exit with ChildExited. The exit of a
+zygote also answers its open orders, which it can no longer fork.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
 
 def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Sequence[Action]]:
-    """Decides what follows from one fact. News of a process that is gone belong to the past and change nothing.
+    """Returns the next state and the actions that follow from one event; events of an ended process change nothing.
 
     Args:
-        state: what the last decision returned.
-        event: one fact.
+        state: the state that the last decision returned.
+        event: the event.
         now: monotonic seconds.
-        rng: chance, for the jitter of waits.
+        rng: random numbers for the jitter of waits.
 
     """
     if state.mode is Mode.ENDED:
@@ -121,7 +121,7 @@ def _about_a_child(transition: Transition, process: ProcessState | None, event: 
 
 
 def _credentials_refused(transition: Transition, detail: str) -> None:
-    """The keeper repeats itself; once is enough."""
+    """Begins a drain at the first report; the keeper repeats it."""
     if transition.state.mode is Mode.SERVING:
         transition.note("credentials_refused", Level.ERROR, reason=detail)
         stops.begin_drain(transition, Code.CREDENTIALS_REFUSED)
@@ -134,7 +134,7 @@ def _worked_off(transition: Transition, idle_s: float) -> None:
 
 
 def _switch_polling(transition: Transition, *, on: bool) -> None:
-    """Switches polling of every worker, also of later ones; CONT also follows a TERM, and changes nothing then."""
+    """Pauses or resumes polling in every worker and in later ones; a CONT without a pause changes nothing."""
     if on == transition.state.polling:
         return
     transition.state = replace(transition.state, polling=on)
@@ -145,14 +145,12 @@ def _switch_polling(transition: Transition, *, on: bool) -> None:
 
 
 def _time_passed(transition: Transition) -> None:
-    """Starts what has waited long enough, ends what has taken too long."""
+    """Starts processes whose pause is over and ends those that are past a deadline."""
     zygotes.time_passed(transition)
     isolates.time_passed(transition)
     boot_timeout_s = transition.state.plan.boot_timeout_s
     for number in (*range(len(transition.state.processes)), KEEPER):
-        process = transition.state.index(
-            number
-        )  # as the transition has left it: a stop may have begun with the process before
+        process = transition.state.index(number)  # read again: the process before may have begun a stop
         if process.phase is Phase.BACKOFF and transition.now >= process.retry_at:
             transition.spawn(process)
         elif transition.now >= process.boot_deadline(boot_timeout_s):

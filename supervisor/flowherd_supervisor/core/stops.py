@@ -1,4 +1,4 @@
-"""The stages of a supervisor's stop: drain, release, kill, and the keeper's last minute; pure."""
+"""The stages of a supervisor's stop: drain, release, kill, and the keeper's final settlement."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.transition import Transition
 
 RELEASE_WITHIN_S = 0.5  # on the second signal; then SIGKILL
-DRAIN_MARGIN_S = 1.5  # beyond the graceful timeout: workers give back what is left
-SETTLE_WITHIN_S = 5.0  # the keeper's last minute after a calm stop
+DRAIN_MARGIN_S = 1.5  # beyond the graceful timeout, for workers to release the rest
+SETTLE_WITHIN_S = 5.0  # for the keeper, after a drain
 SETTLE_IN_HURRY_S = 0.4
 KEEPER_MARGIN_S = 0.1
 _TIME_IS_UP, _NOT_SETTLED = "the time to stop is up", "it could not settle in time"
@@ -24,7 +24,7 @@ _NOT_NEEDED = "it is not needed any more"
 
 
 def stop_requested(transition: Transition, times: int) -> None:
-    """First: drain. Second: give everything back now. Third: kill (faults.md P2, P4).
+    """First request: drain. Second: release everything now. Third: kill (faults.md P2, P4).
 
     Only requests count: the first one after a drain that began by itself changes nothing.
     """
@@ -41,7 +41,7 @@ def stop_requested(transition: Transition, times: int) -> None:
 
 
 def begin_drain(transition: Transition, code: Code) -> None:
-    """Workers finish what runs; those that hold nothing yet are killed."""
+    """Lets workers finish what runs; those that are not ready yet are killed."""
     transition.blame(code)
     if transition.state.mode is not Mode.SERVING:
         return
@@ -60,7 +60,7 @@ def begin_drain(transition: Transition, code: Code) -> None:
 
 
 def begin_release(transition: Transition, code: Code) -> None:
-    """Workers get half a second to give everything back, a keeper that settles already not much more."""
+    """Gives workers 0.5 s to release everything; a keeper that is already settling gets 0.4 s."""
     transition.blame(code)
     match transition.state.mode:
         case Mode.FINISHING:
@@ -80,7 +80,7 @@ def begin_release(transition: Transition, code: Code) -> None:
 
 
 def _drop(transition: Transition, process: ProcessState) -> None:
-    """Ends a process that holds no work."""
+    """Ends a process that holds no work, because it never polled."""
     if process.phase is Phase.STARTING:
         transition.kill(process, "the host stops")
     elif not process.alive:
@@ -88,7 +88,7 @@ def _drop(transition: Transition, process: ProcessState) -> None:
 
 
 def end_zygotes(transition: Transition, phases: set[Phase]) -> None:
-    """Ends the zygotes that are in one of these phases; they hold nothing but memory."""
+    """Ends the zygotes in one of these phases."""
     for process in transition.state.zygotes.processes:
         if process.phase in phases:
             transition.kill(process, _NOT_NEEDED) if process.alive else transition.put(
@@ -97,7 +97,7 @@ def end_zygotes(transition: Transition, phases: set[Phase]) -> None:
 
 
 def kill_workers(transition: Transition) -> None:
-    """Ends every worker that is still there."""
+    """Kills every worker that still exists."""
     for process in transition.state.workers:
         if process.alive and process.phase is not Phase.DYING:
             transition.note("process_killed", Level.WARNING, process=process.number, reason=_TIME_IS_UP)
@@ -106,7 +106,7 @@ def kill_workers(transition: Transition) -> None:
 
 
 def finish_if_empty(transition: Transition) -> None:
-    """Once no worker is left, and nothing that could fork, the keeper settles what they held, and ends."""
+    """Lets the keeper settle and end once no worker, zygote or isolate is left."""
     state = transition.state
     if state.mode not in {Mode.DRAINING, Mode.RELEASING} or any(process.alive for process in state.workers):
         return
@@ -124,7 +124,7 @@ def finish_if_empty(transition: Transition) -> None:
 
 
 def finish_keeper(transition: Transition) -> None:
-    """Tells the keeper how much time it has; one that is still being made is told once it exists."""
+    """Orders the keeper to finish by the deadline; if it is still being forked, the order follows once it exists."""
     keeper = transition.state.keeper
     if keeper.pid is not None and transition.state.deadline < inf:
         within_s = max(0.0, transition.state.deadline - KEEPER_MARGIN_S - transition.now)
@@ -146,7 +146,7 @@ def _kill_keeper(transition: Transition) -> None:
 
 
 def patience_ended(transition: Transition) -> None:
-    """The time of the present mode is up."""
+    """Kills whatever is left when the time of the current mode is up."""
     if transition.state.mode is Mode.FINISHING:
         _kill_keeper(transition)
     else:

@@ -1,4 +1,4 @@
-"""A decision under way: the state and the commands so far; it holds no policy and does nothing itself."""
+"""A decision under way: the state and the actions so far."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Transition:
-    """Collects what one event leads to; the functions of births, deaths and stops write on it."""
+    """Collects the new state and the actions that follow from one event."""
 
     def __init__(self, state: State, now: float, rng: Rng) -> None:
         self.state = state
@@ -30,21 +30,21 @@ class Transition:
         self.actions.append(Note(event, fields, level, report))
 
     def put(self, process: ProcessState) -> None:
-        """Remembers a process."""
+        """Stores a process in the state."""
         self.state = self.state.with_process(process)
 
     def blame(self, code: Code) -> None:
-        """The first reason for a bad exit code stays."""
+        """Sets the exit code, unless an earlier event has set it to an error."""
         self.state = replace(self.state, exit_code=self.state.exit_code or code)
 
     def count(self, process: ProcessState, cause: str) -> None:
-        """Remembers why a worker was replaced; `cause` is one of a closed list (faults.md S2)."""
+        """Counts the replacement of a worker; `cause` is from a closed list (faults.md S2)."""
         of_process = self.state.causes.get(process.number, {})
         of_process = {**of_process, cause: of_process.get(cause, 0) + 1}
         self.state = replace(self.state, causes={**self.state.causes, process.number: of_process})
 
     def spawn(self, process: ProcessState) -> None:
-        """Orders the process's next incarnation; a worker waits for the zygote, if that has yet to come."""
+        """Orders the process's next incarnation; a worker waits if its zygote is not ready yet."""
         assert not process.alive, process
         zygotes = self.state.zygotes
         is_worker = process.number not in {KEEPER, ZYGOTE}
@@ -78,11 +78,11 @@ class Transition:
         self.actions.append(Spawn(process.number, process.incarnation, process.limit, maker, process.workers))
 
     def retry_in(self, process: ProcessState, wait_s: float) -> None:
-        """Leaves the process empty for a while."""
+        """Schedules the next incarnation in `wait_s` seconds."""
         self.put(replace(process, phase=Phase.BACKOFF, pid=None, retry_at=self.now + wait_s))
 
     def grant(self, process: ProcessState, limit: int) -> None:
-        """Changes a process's number of slots; one that is just being forked is asked again once it exists."""
+        """Changes a process's number of slots; one that is being forked gets its order once it exists."""
         if not process.alive:
             self.put(replace(process, limit=limit, ceiling=limit))
         elif process.pid is not None:
@@ -91,23 +91,23 @@ class Transition:
             self.actions.append(SetSlots(process.number, process.incarnation, limit, n))
 
     def zygote_forks(self, maker: int) -> None:
-        """Remembers that one has made what it was asked for; 0 is the supervisor."""
+        """Records that zygote `maker` has forked a process; 0 is the supervisor."""
         if maker:
             zygotes = replace(self.state.zygotes, failed_in_row=0, forked_at=self.now)
             self.state = replace(self.state, zygotes=zygotes)
 
     def put_isolate(self, isolate: Isolate) -> None:
-        """Remembers an isolate."""
+        """Stores an isolate in the state."""
         others = (one for one in self.state.isolates if one.names != isolate.names)
         self.state = replace(self.state, isolates=(*others, isolate))
 
     def drop_isolate(self, isolate: Isolate) -> None:
-        """Forgets an isolate that has ended."""
+        """Removes an isolate from the state."""
         kept = tuple(one for one in self.state.isolates if one.names != isolate.names)
         self.state = replace(self.state, isolates=kept)
 
     def kill(self, process: ProcessState, why: str) -> None:
-        """SIGKILL, once, and why; a process that is still being made is killed as soon as it exists."""
+        """Orders SIGKILL once, with the reason; a process that is being forked is killed as soon as it exists."""
         if not process.alive or process.phase is Phase.DYING:
             return
         self.put(replace(process, phase=Phase.DYING, killed_for=why))
@@ -115,6 +115,6 @@ class Transition:
             self.actions.append(Kill(process.number, process.incarnation))
 
     def leave(self) -> None:
-        """The last order of all."""
+        """Orders the supervisor's exit."""
         self.state = replace(self.state, mode=Mode.ENDED, deadline=inf)
         self.actions.append(Exit(self.state.exit_code))

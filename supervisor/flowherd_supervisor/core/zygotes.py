@@ -1,7 +1,7 @@
-"""The process that has imported the app and forks all others: its starts, ends and replacements; pure.
+"""The zygote, which has imported the app and forks workers and isolates: its start, exit and replacement.
 
-There are two ways to make workers: forked from a zygote, or each importing the app itself. The second is for
-apps that do not survive a fork, for `--no-preload`, and for hosts whose zygotes do not stay alive.
+Workers are forked from a zygote, or each imports the app itself. The latter is for apps that do not survive a fork,
+for `--no-preload`, and for hosts whose zygotes keep failing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENDS, WINDOW_S = 3, 10.0
 
 
 def heard(transition: Transition, process: ProcessState, event: events.ChildEvent) -> None:
-    """News of one zygote."""
+    """Handles an event about a zygote."""
     match event:
         case events.ChildForked(pid=pid):
             transition.put(replace(process, pid=pid, started_at=transition.now))
@@ -45,7 +45,7 @@ def heard(transition: Transition, process: ProcessState, event: events.ChildEven
 
 
 def time_passed(transition: Transition) -> None:
-    """Starts what has waited long enough, ends what does not come up and what does not fork."""
+    """Starts a zygote whose pause is over and kills one that does not boot or fork in time."""
     for process in transition.state.zygotes.processes:
         if process.phase is Phase.BACKOFF and transition.now >= process.retry_at:
             transition.spawn(process)
@@ -67,7 +67,7 @@ def _not_forked(transition: Transition, process: ProcessState, reason: str) -> N
 
 
 def _ready(transition: Transition, process: ProcessState, event: events.ChildReady) -> None:
-    """Lets a ready zygote take over: makes waiting workers, and replaces those of an older version one by one."""
+    """Makes the zygote the one that forks, starts waiting workers and replaces those of an older version."""
     stops.end_zygotes(transition, {Phase.RUNNING})
     transition.put(replace(process, phase=Phase.RUNNING, ready_at=transition.now))
     transition.note(
@@ -98,7 +98,7 @@ def _ready(transition: Transition, process: ProcessState, event: events.ChildRea
 
 
 def _boot_failed(transition: Transition, process: ProcessState, event: events.BootFailed) -> None:
-    """Before any worker was ever ready the app is bad: stop. Later the old version goes on."""
+    """Stops the host if no worker was ever ready, since the app is bad; later the old version stays."""
     is_reload = transition.state.zygotes.reloading
     if not transition.state.ever_ready:
         transition.note("boot_failed", Level.ERROR, event.report, process=ZYGOTE, reason=event.message)
@@ -120,18 +120,18 @@ def _boot_timed_out(transition: Transition, process: ProcessState) -> None:
 
 
 def _exited(transition: Transition, process: ProcessState, status: int) -> None:
-    """Notes the end of a zygote, and has what it has not made asked for again; workers are not touched."""
+    """Logs the exit of a zygote and orders its open forks again; its workers are not affected."""
     transition.put(replace(process, phase=Phase.STOPPED, pid=None))
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "process": ZYGOTE,
         "pid": process.pid,
         "status": status,
         "killed_for": process.killed_for,
     }
     if process.phase is Phase.DYING:
-        transition.note("preload_exited", **said)
+        transition.note("preload_exited", **fields)
     else:
-        transition.note("preload_died", Level.WARNING, **said)
+        transition.note("preload_died", Level.WARNING, **fields)
     isolates.zygote_ended(transition, process.incarnation)
     serving = transition.state.mode is Mode.SERVING
     for worker in transition.state.workers:
@@ -145,7 +145,7 @@ def _exited(transition: Transition, process: ProcessState, status: int) -> None:
 
 
 def _replace_if_missing(transition: Transition, process: ProcessState) -> None:
-    """At once, the second time in ten seconds after a moment; then workers import the app themselves."""
+    """Starts a new zygote: at once, the second time within 10 s after 0.5 s; then workers import the app themselves."""
     zygotes = transition.state.zygotes
     if zygotes.coming:
         return

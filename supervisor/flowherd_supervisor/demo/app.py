@@ -1,8 +1,8 @@
-"""The demo's activities and the work they do: they analyse source files of Python's standard library.
+"""The demo's activities, which analyse source files of Python's standard library.
 
-`flowherd run flowherd_supervisor.demo.app:registry` hosts them on any engine. Nothing may depend on the seed of
-`hash()`: the answer of N processes is compared with a direct computation, so every feature is a CRC-32 and every order
-is total.
+`flowherd run flowherd_supervisor.demo.app:registry` hosts them on any engine. The answer of N processes is compared
+with a direct computation, so nothing may depend on the seed of `hash()`: every feature is a CRC-32, every order is
+total.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 APP, WORKER_TYPE = "flowherd_supervisor.demo.app:registry", "flowherd-demo"
 registry = Registry()
 KILL_EXPLAINS_S = 5.0
-"""How long before its end a killed process may have begun what runs again: 50 ms, more on a busy host."""
+"""Longest time from the start of an activity to the kill that makes it run again: 50 ms, more on a busy host."""
 
 Findings: TypeAlias = dict[str, Any]
-"""JSON all the way down: it travels as an activity's output."""
+"""JSON values only, since it is an activity's output."""
 
-# Files: smaller ones are more overhead than work, and a part of this size takes 30 to 90 ms of pure Python.
+# Smaller files are more overhead than work; a part of this size takes 30 to 90 ms of pure Python.
 MIN_BYTES, MAX_BYTES, PART_BYTES = 7 * 1024, 80 * 1024, 28 * 1024
-# Python 2 fixtures, tables without functions, and what a distribution may ship or not.
+# Python 2 fixtures, tables without functions, and packages that not every distribution ships.
 _SKIPPED = frozenset(
     {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
     | {"encodings", "pydoc_data", "distutils", "__phello__", "__pycache__"}
@@ -51,7 +51,7 @@ _SKIPPED = frozenset(
 SHINGLE = 5  # tokens in a row that make one feature of a function
 PERMUTATIONS = 256
 ROWS = 8  # values a band: two functions alike by 0.8 meet in one of the 32 bands with probability 0.997
-MIN_TOKENS = 50  # shorter functions resemble each other by nature
+MIN_TOKENS = 50  # shorter functions are often alike by chance
 ALIKE = 0.8
 TOP = 10
 
@@ -79,7 +79,7 @@ class Part(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Its name in the journal, without blanks or line ends."""
+        """The part's name in the journal, without blanks or line ends."""
         return f"{self.path}:{self.part}"
 
 
@@ -88,7 +88,7 @@ class Part(NamedTuple):
 
 @registry.activity(name="analyse_source")
 async def analyse_source(root: str, path: str, part: int, parts: int, journal: str) -> Findings:
-    """Read a file off the loop, and analyse one part of its functions on it."""
+    """Reads a file off the loop and analyses one part of its functions on the loop."""
     work = Part(path, part, parts)
     record(journal, work.key)
     source = await asyncio.get_running_loop().run_in_executor(_readers(), read_source, root, path)
@@ -97,7 +97,7 @@ async def analyse_source(root: str, path: str, part: int, parts: int, journal: s
 
 @registry.activity(name="merge_findings")
 def merge_findings(ctx: SyncActivityContext, findings: list[Findings], journal: str) -> Findings:
-    """Merge all findings to one answer and a file of signatures: a plain function, so on a thread."""
+    """Merges all findings to one answer and a file of signatures; a plain function, so it runs on a thread."""
     record(journal, "merge")
     with tempfile.NamedTemporaryFile(prefix="signatures-", suffix=".jsonl") as table:
         table.write(signature_table(findings))
@@ -108,7 +108,7 @@ def merge_findings(ctx: SyncActivityContext, findings: list[Findings], journal: 
 
 @registry.activity(name="check_signatures")
 async def check_signatures(ctx: ActivityContext, table: str, journal: str) -> Findings:
-    """Download the file of signatures and say what it holds."""
+    """Downloads the file of signatures and returns its size, lines and digest."""
     record(journal, "signatures")
     path = await ctx.download_file(table)
     return await asyncio.get_running_loop().run_in_executor(_readers(), _facts_of_file, path)
@@ -116,7 +116,7 @@ async def check_signatures(ctx: ActivityContext, table: str, journal: str) -> Fi
 
 @registry.activity(name="step")
 async def step(wait_s: float, rounds: int) -> dict[str, int]:
-    """Wait without the CPU, then compute in pure Python: the load of `flowherd bench`."""
+    """Waits without the CPU, then computes in pure Python: the load of `flowherd bench`."""
     if wait_s > 0:
         await asyncio.sleep(wait_s)
     return {"result": compute(rounds)}
@@ -124,7 +124,7 @@ async def step(wait_s: float, rounds: int) -> dict[str, int]:
 
 @functools.cache
 def _readers() -> ThreadPoolExecutor:
-    """Made at the first use, so after the fork: threads do not survive one."""
+    """Creates the pool at its first use, after the fork, which threads do not survive."""
     return ThreadPoolExecutor(2, thread_name_prefix="demo-read")
 
 
@@ -137,7 +137,7 @@ def _facts_of_file(path: Path) -> Findings:
 
 
 class Execution(NamedTuple):
-    """A start of a handler; times are of the host's monotonic clock, which all its processes share."""
+    """A start of a handler, by the host's monotonic clock, which all its processes share."""
 
     started_s: float
     pid: int
@@ -145,7 +145,7 @@ class Execution(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """The number of times activities ran: once each is right, again only where a kill explains it."""
+    """Counts of activities that did not run once: never, again, or again because of a kill."""
 
     never: int
     duplicates: int
@@ -153,10 +153,10 @@ class Tally(NamedTuple):
 
 
 def record(journal: str, key: str) -> None:
-    """Append the start of an execution to the journal: time, pid and key.
+    """Appends the start of an execution to the journal: time, pid and key.
 
-    One write to a file opened with O_APPEND stays whole. So executions are counted from outside, whatever engine and
-    supervisor say.
+    A write to a file opened with O_APPEND is atomic, so the journal counts executions independently of engine and
+    supervisor.
     """
     line = f"{time.monotonic():.6f} {os.getpid()} {key}\n".encode()
     descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -167,13 +167,13 @@ def record(journal: str, key: str) -> None:
 
 
 def executions(journal: Path) -> list[Execution]:
-    """All executions so far in the order of their writes."""
+    """Returns all executions so far in the order of their writes."""
     rows = (line.split(" ", 2) for line in journal.read_text().splitlines()) if journal.exists() else ()
     return [Execution(float(started), int(pid), key) for started, pid, key in rows]
 
 
 def tally(ran: Collection[Execution], keys: Collection[str], kills: Mapping[int, float]) -> Tally:
-    """Count missing and repeated executions of `keys`; `kills` maps the pids of killed processes to times."""
+    """Counts missing and repeated executions of `keys`; `kills` maps pids of killed processes to times."""
     by_key: dict[str, list[Execution]] = defaultdict(list)
     for execution in ran:
         by_key[execution.key].append(execution)
@@ -192,14 +192,14 @@ def tally(ran: Collection[Execution], keys: Collection[str], kills: Mapping[int,
 
 
 def stdlib() -> Path:
-    """The folder of this interpreter's standard library."""
+    """Returns the folder of this interpreter's standard library."""
     return Path(sysconfig.get_path("stdlib"))
 
 
 def parts_of(root: Path, limit: int | None = None) -> list[Part]:
-    """All work below `root`, or the first `limit` of it, shuffled but always in the same order.
+    """Returns all parts below `root`, or the first `limit`, shuffled but always in the same order.
 
-    Large and small files alternate that way, and every prefix is a fair sample of the whole.
+    Large and small files alternate, so that every prefix is a fair sample of the whole.
     """
     found = []
     for file in root.rglob("*.py"):
@@ -213,13 +213,13 @@ def parts_of(root: Path, limit: int | None = None) -> list[Part]:
 
 
 def read_source(root: str | Path, path: str) -> str:
-    """A file's text, decoded as Python itself would (PEP 263)."""
+    """Returns a file's text, decoded as Python would (PEP 263)."""
     with tokenize.open(Path(root, path)) as file:
         return file.read()
 
 
 def compute(rounds: int) -> int:
-    """The same work on every machine: a number goes through a linear congruence `rounds` times."""
+    """Applies a linear congruence `rounds` times, the same work on every machine."""
     number = 1
     for _ in range(rounds):
         number = (number * 1_103_515_245 + 12_345) & 0x7FFF_FFFF
@@ -227,8 +227,8 @@ def compute(rounds: int) -> int:
 
 
 def analyse(work: Part, source: str) -> Findings:
-    """Complexity and size of one part of a file's functions, and a minhash signature of each that is long enough."""
-    lines = source.split("\n")  # as the parser counts lines: a form feed is none
+    """Returns complexity and size of one part of a file's functions, and minhash signatures of those long enough."""
+    lines = source.split("\n")  # as the parser: a form feed does not end a line
     sizes: Counter[str] = Counter()
     scores, signatures = [], []
     for name, node in itertools.islice(_functions(ast.parse(source), ""), work.part, None, work.parts):
@@ -246,7 +246,7 @@ def analyse(work: Part, source: str) -> Findings:
 
 
 def merge(findings: Iterable[Findings]) -> Findings:
-    """Reduce the findings of all parts to the one answer; the order in which they come does not matter."""
+    """Reduces the findings of all parts, in any order, to one answer."""
     scores: list[list[Any]] = []
     sizes: Counter[str] = Counter()
     rows: list[list[Any]] = []
@@ -264,13 +264,13 @@ def merge(findings: Iterable[Findings]) -> Findings:
 
 
 def signature_table(findings: Iterable[Findings]) -> bytes:
-    """All signatures as lines of JSON, ordered by place: megabytes, and always the same ones."""
+    """Returns all signatures as lines of JSON, ordered by place: some megabytes, always the same."""
     rows = sorted(row for part in findings for row in part["signatures"])
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def table_facts(table: Iterable[bytes]) -> Findings:
-    """Size, lines and digest of a table; it comes in chunks of any size."""
+    """Returns size, lines and digest of a table, which may come in chunks of any size."""
     digest, size, lines = hashlib.sha256(), 0, 0
     for chunk in table:
         digest.update(chunk)
@@ -280,7 +280,7 @@ def table_facts(table: Iterable[bytes]) -> Findings:
 
 
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, _FunctionNode]]:
-    """Each function and method with its qualified name, in source order, nested ones included."""
+    """Yields each function and method with its qualified name, in source order, including nested ones."""
     for child in ast.iter_child_nodes(node):
         match child:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
@@ -293,7 +293,7 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, _FunctionNode]
 
 
 def _complexity(node: ast.AST) -> int:
-    """The cyclomatic complexity: 1 and one for each decision; a nested function counts for itself."""
+    """Returns the cyclomatic complexity: 1 plus the number of decisions, without those of nested functions."""
     return 1 + sum(
         len(child.values) - 1 if isinstance(child, ast.BoolOp) else isinstance(child, _BRANCHES)
         for child in _own_nodes(node)
@@ -308,13 +308,13 @@ def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _tokens(node: _FunctionNode, lines: list[str]) -> Iterator[tokenize.TokenInfo]:
-    """The tokens of one function; a method's lines stay indented: to the tokenizer that is a block."""
+    """Yields the tokens of one function; the tokenizer takes a method's indented lines for a block."""
     text = "\n".join(lines[node.lineno - 1 : node.end_lineno]) + "\n"
     return tokenize.generate_tokens(io.StringIO(text).readline)
 
 
 def _signature(words: list[str]) -> list[int]:
-    """The minhash signature of a token sequence: the share of equal places estimates likeness."""
+    """Returns the minhash signature of a token sequence; the share of equal places estimates similarity."""
     shingles = {
         zlib.crc32("\x1f".join(words[n : n + SHINGLE]).encode("utf-8", "backslashreplace"))
         for n in range(max(1, len(words) - SHINGLE + 1))
@@ -323,7 +323,7 @@ def _signature(words: list[str]) -> list[int]:
 
 
 def _near_duplicates(signatures: Iterable[list[Any]]) -> list[list[Any]]:
-    """The pairs of functions of different files that are alike by `ALIKE` or more, closest first.
+    """Returns pairs of functions of different files with a similarity of `ALIKE` or more, closest first.
 
     Banded minhash: only functions that share a whole band are compared, so the work stays far from quadratic.
     """

@@ -1,6 +1,6 @@
-"""`flowherd demo`: the same work directly, on one process and on all of them, with the three answers compared.
+"""`flowherd demo`: does the same work directly, on one process and on all, and compares the three answers.
 
-It starts engine and supervisor as programs and looks at them from outside, as a user would.
+It starts engine and supervisor as programs and observes them from outside, as a user would.
 """
 
 from __future__ import annotations
@@ -37,15 +37,14 @@ if TYPE_CHECKING:
     from flowherd_supervisor.testkit.workflow_client import WorkflowClient
 
 ACTIVITIES = 200
-"""About 9 s of one CPU: the demo is over in a minute, and a phase is long beside its start."""
+"""About 9 s of one CPU: the demo takes less than a minute, and a phase much longer than its start."""
 
-POLL_S, LAST_POLL_S = 0.3, 0.05  # near the end sooner: the last completion is timed by it
-STALL_S = 30.0  # without any progress: what is missing then counts as lost
-SLOTS_EACH = 4  # the next activity is there when one ends
+POLL_S, LAST_POLL_S = 0.3, 0.05  # the latter near the end, since it times the last completion
+STALL_S = 30.0  # without progress; missing activities then count as lost
+SLOTS_EACH = 4  # so that the next activity is already claimed when one ends
 SEED, KILL_EVERY_S = 20261124, (1.5, 2.5)
 
-# What a process claimed in the moment it is killed comes back after its lease, and each kill costs an attempt: far more
-# than `--chaos` can spend on one activity.
+# A short lease for activities that a process claims just before a kill, and more attempts than `--chaos` can use up.
 _SETTINGS = {"timeout_seconds": 10, "retry": {"max_attempts": 20, "strategy": "fixed", "base_seconds": 1}}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -53,12 +52,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run_demo(
     processes: int | None = None, *, chaos: bool = False, as_json: bool = False, activities: int = ACTIVITIES
 ) -> int:
-    """Run the demo and return its exit code: 0 only if every answer was right and nothing was lost.
+    """Runs the demo and returns its exit code: 0 only if every answer was right and nothing was lost.
 
     1 is a wrong or missing answer or program, 130 Ctrl-C. `processes` None means all usable CPUs.
 
     Raises:
-        ConfigurationError: the extra `engine` is missing, or the number of processes makes no sense.
+        ConfigurationError: the extra `engine` is missing, or `processes` is less than 1.
 
     """
     require_engine("demo")
@@ -77,7 +76,7 @@ def run_demo(
     return run_session("demo", work)
 
 
-# A session: for the bench, too
+# A session, which `flowherd bench` also uses
 
 
 class App(NamedTuple):
@@ -92,13 +91,13 @@ DEMO = App(app.APP, app.WORKER_TYPE)
 
 
 class StoppedError(Exception):
-    """Somebody asked the demo to stop; its argument is the signal."""
+    """A signal has arrived; the argument is its number."""
 
 
 class Session:
-    """A screen, a private folder, and signals: the first is kept for `check`, the second raises where it arrives.
+    """A screen, a private folder, and signals: `check` raises for the first one, the second raises at once.
 
-    An exception between the start of a program and its `with` block would leave the program behind.
+    An exception between the start of a program and its `with` block would leave the program running.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -117,22 +116,22 @@ class Session:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise StoppedError if a signal has arrived."""
+        """Raises StoppedError if a signal has arrived."""
         if self._received is not None:
             raise StoppedError(self._received)
 
     def new_folder(self) -> Path:
-        """A folder of its own with a short name, closed to others."""
+        """Creates a new private folder with a short name."""
         return Path(tempfile.mkdtemp(dir=self._folder))
 
     def engine(self) -> EngineProgram:
-        """Start an engine in memory; it ends with this process, however that ends."""
+        """Starts an engine in memory, which ends with this process, however that ends."""
         return EngineProgram(hooked=False, log=self.new_folder() / "engine.log", tie=die_with_parent)
 
     def host(self, engine: EngineProgram, count: int, slots: int, hosted: App = DEMO) -> SupervisorProgram:
-        """Start a supervisor with `count` processes; it ends as the engine does."""
+        """Starts a supervisor with `count` processes, which ends as the engine does."""
         words = ("-p", str(count), "-c", str(slots), "--worker", hosted.worker, "--log-level", "warning")
-        # A process that `--chaos` kills at random is no evidence against the activities it held.
+        # A random kill by `--chaos` is not the fault of the activities in the process.
         env = {"KRUXIAFLOW_WORKER_POISON_AFTER": "0", "PYTHONUNBUFFERED": "1"}
         return SupervisorProgram(
             self.new_folder(), hosted.name, *words, engine=engine, env=env, tie=die_with_parent,
@@ -140,7 +139,7 @@ class Session:
         )  # fmt: skip
 
     def pause(self, host: SupervisorProgram, seconds: float) -> None:
-        """Wait until the next look; the supervisor's end and signals are exceptions."""
+        """Waits `seconds`; raises if the supervisor has ended or a signal has arrived."""
         host.program.wait(seconds)
         host.program.check()
         self.check()
@@ -152,7 +151,7 @@ class Session:
 
 
 def run_session(name: str, work: Callable[[Session], int]) -> int:
-    """Do `work` and return its exit code, 1 if it could not run, 128 + the signal if somebody stopped it."""
+    """Does `work` and returns its exit code; 1 if it could not run, 128 + the signal if a signal stopped it."""
     say = Screen().say
     home = tempfile.TemporaryDirectory(prefix="flowherd-", dir=short_folder(), ignore_cleanup_errors=True)
     try:
@@ -175,7 +174,7 @@ def run_session(name: str, work: Callable[[Session], int]) -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """The work to compute, and the answer that must come out."""
+    """The work to compute, and its expected answer."""
 
     root: Path
     parts: list[app.Part]
@@ -201,7 +200,7 @@ def _demonstrate(session: Session, processes: int, activities: int, chaos: Chaos
 
 
 def _directly(root: Path, parts: list[app.Part], session: Session) -> dict[str, Any]:
-    """Compute the answer in this process, without flowherd."""
+    """Computes the answer in this process, without flowherd."""
     stage = session.screen.stage("directly, without flowherd", len(parts))
     began_s = time.monotonic()
     findings = []
@@ -225,7 +224,7 @@ class Chaos:
         self._next_s: float | None = None
 
     def act(self, host: SupervisorProgram, children: Iterable[Mapping[str, Any]], now: float) -> None:
-        """Kill one running process if it is time; the first time comes one pause after the first call."""
+        """Kills one running process if it is time; the first kill comes one pause after the first call."""
         if self._next_s is not None and now < self._next_s:
             return
         running = sorted({child["process"] for child in children if child["phase"] == "running"})
@@ -237,7 +236,7 @@ class Chaos:
 
 
 class Phase:
-    """The whole work once, on N processes of a fresh engine."""
+    """The whole work once, on N processes with a fresh engine."""
 
     def __init__(self, session: Session, work: Work, processes: int, chaos: Chaos | None = None) -> None:
         self._session = session
@@ -249,19 +248,19 @@ class Phase:
         self._journal = session.new_folder() / "journal"
 
     def run(self) -> Result:
-        """Queue everything, start the supervisor, watch, merge and count; both programs have ended at its return."""
+        """Queues everything, starts the supervisor, waits, merges and counts; both programs have ended on return."""
         with self._session.engine() as engine:
             workflows = self._queue(engine.client)
             with self._session.host(engine, self._processes, SLOTS_EACH * self._processes) as host:
                 return self.work_through(engine.client, host, workflows)
 
     def work_through(self, client: WorkflowClient, host: SupervisorProgram, workflows: list[str]) -> Result:
-        """Watch what is queued, merge and count."""
+        """Waits for the queued work, merges and counts."""
         completed, failed, ended_s = self._watch(client, host)
         began_s = time.monotonic()
         answer = self._reduce(client, host, workflows) if completed == len(workflows) else {}
         merge_s = time.monotonic() - began_s
-        # What the workers saw accepted beyond what the engine says there is: another witness than the journal.
+        # Accepted outcomes, by the workers, beyond the engine's count: independent of the journal.
         twice = host.status().get("totals", {}).get("completed", 0) - completed - (2 if answer else 0)
         kills = self._chaos.kills if self._chaos is not None else {}
         ran = app.executions(self._journal)
@@ -285,7 +284,7 @@ class Phase:
         return result
 
     def _queue(self, client: WorkflowClient) -> list[str]:
-        """Queue all activities while nobody takes any; returns the workflows in the order of the parts."""
+        """Queues all activities before the supervisor starts; returns the workflows in the order of the parts."""
         workflows: list[str] = []
         deployed = client.deploy(_definition("analyse_source", ("root", *app.Part._fields, "journal")))
         where = {"root": str(self._work.root), "journal": str(self._journal)}
@@ -296,12 +295,12 @@ class Phase:
         return workflows
 
     def _watch(self, client: WorkflowClient, host: SupervisorProgram) -> tuple[int, int, float]:
-        """Draw until every workflow has ended or none has for `STALL_S`; completed, failed, and when."""
+        """Draws until every workflow has ended or none has for `STALL_S`; returns completed, failed and the time."""
         total, began_s = len(self._work.parts), time.monotonic()
         moved_s, completed, failed = began_s, 0, 0
         while True:
             before, completed, now = completed, client.total("completed"), time.monotonic()
-            if completed == before:  # only then: each question costs CPU that the activities could use
+            if completed == before:  # only then, since each query takes CPU from the activities
                 failed = client.total("failed")
             else:
                 moved_s = now
@@ -322,7 +321,7 @@ class Phase:
     def _reduce(
         self, client: WorkflowClient, host: SupervisorProgram, workflows: list[str]
     ) -> dict[str, Any]:
-        """Have one activity merge all outputs and another one look at its file; returns the answer."""
+        """Merges all outputs with one activity and checks its file with another; returns the answer."""
         self._stage.update(len(workflows), "merging")
         findings = []
         for workflow in workflows:
@@ -337,7 +336,7 @@ class Phase:
     def _outcome(
         self, client: WorkflowClient, host: SupervisorProgram, activity: str, inputs: dict[str, Any]
     ) -> dict[str, Any]:
-        """Run one more activity and return its output, empty if there is none."""
+        """Runs one more activity and returns its output, empty if there is none."""
         inputs["journal"] = str(self._journal)
         workflow = client.submit(client.deploy(_definition(activity, inputs)), inputs).id
         deadline_s = time.monotonic() + STALL_S

@@ -1,6 +1,6 @@
-"""The demo's picture: live bars on stderr, and at the end a table for people or one JSON document; it runs nothing.
+"""The demo's output: live bars on stderr, and at the end a table or a JSON document.
 
-Rich refreshes only when told, so there is no thread; without a terminal each stage is two plain lines.
+Rich refreshes only on request, so it needs no thread; without a terminal each stage is two plain lines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-MAX_ROWS = 8  # processes with a bar of their own: a screen has 24 lines
+MAX_ROWS = 8  # processes with their own bar: a screen has 24 lines
 NEXT = (
     ("flowherd engine", "a local engine to try things on"),
     ("flowherd run my_app:registry -p 4", "your activities, four processes"),
@@ -30,7 +30,7 @@ NEXT = (
 
 
 class Screen:
-    """The screen on which the stages of the demo are drawn, one below the other."""
+    """The screen with the stages of the demo, one below the other."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = Console(stderr=True) if console is None else console
@@ -45,12 +45,12 @@ class Screen:
         )
 
     def say(self, *lines: str) -> None:
-        """Print lines of plain text, the first one bold."""
+        """Prints lines of plain text, the first one bold."""
         for number, line in enumerate(lines):
             self.console.print(Text(line, style="" if number else "bold"))
 
     def stage(self, title: str, total: int) -> Stage:
-        """Begin a stage with a bar of its own."""
+        """Begins a stage with its own bar."""
         if not self.console.is_terminal:
             self.say(f"{title} …")
         return Stage(self.console, self._progress, title, total)
@@ -66,7 +66,7 @@ class Screen:
 
 
 class Stage:
-    """A bar and, below it, one for each process."""
+    """A bar and, below it, a bar for each process."""
 
     def __init__(self, console: Console, progress: Progress, title: str, total: int) -> None:
         self._console = console
@@ -77,16 +77,16 @@ class Stage:
         self._children: dict[int, TaskID] = {}
 
     def update(self, done: int, note: str = "", children: Iterable[Mapping[str, Any]] = ()) -> None:
-        """Draw how far the stage is.
+        """Draws the progress of the stage.
 
         Args:
-            done: activities that have ended.
-            note: is drawn beside them.
-            children: rows of the status document; what a process has done never falls back, whoever took its place.
+            done: number of ended activities.
+            note: text beside the bar.
+            children: rows of the status document; a process's bar never goes back, even after a restart.
 
         """
         self._progress.update(self._bar, completed=done, count=f"{done}/{self._total}", note=note)
-        for child in children:  # ordered, so that of two incarnations the newer one is drawn
+        for child in children:  # ordered, so that the newer of two incarnations is drawn
             index = child["process"]
             if index not in self._children and len(self._children) < MAX_ROWS:
                 self._children[index] = self._add(f"  process {index}")
@@ -95,7 +95,7 @@ class Stage:
         self._progress.refresh()
 
     def finish(self, done: int, note: str) -> None:
-        """Draw the end of the stage; without a terminal this is its second line."""
+        """Draws the end of the stage; without a terminal this is its second line."""
         self.update(done, note)
         for bar in self._children.values():
             self._progress.update(bar, note="")
@@ -104,7 +104,7 @@ class Stage:
             self._console.print(f"{self._title}: {done}/{self._total}, {note}", highlight=False)
 
     def warn(self, text: str) -> None:
-        """Print a text above the bars that tells why this stage is not what it should be."""
+        """Prints a warning about this stage above the bars."""
         self._console.print(Text(f"{self._title}: {text}"))
 
     def _draw(self, bar: TaskID, child: Mapping[str, Any]) -> None:
@@ -126,8 +126,8 @@ class Result:
     activities: int
     completed: int
     failed: int
-    lost: int  # neither completed nor failed, or completed without ever having run
-    duplicates: int  # accepted twice, or run again without a kill that explains it
+    lost: int  # neither completed nor failed, or completed without a run
+    duplicates: int  # accepted twice, or run again without a kill
     after_kill: int  # run again because the process was killed
     kills: int
     wall_s: float  # from the first start of an activity to the last completion
@@ -142,7 +142,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole demo: the phase on one process, the phase on all, and what was computed without flowherd."""
+    """A whole demo: the phase on one process, the phase on all, and the direct computation."""
 
     baseline: Result
     main: Result
@@ -153,18 +153,18 @@ class Report:
 
     @property
     def speedup(self) -> float:
-        """The factor by which more activities a second run than on one process."""
+        """The activities per second relative to one process."""
         base = self.baseline.activities_per_s
         return self.main.activities_per_s / base if base > 0 else 0.0
 
     @property
     def good(self) -> bool:
-        """True when both answers are right and nothing was lost."""
+        """True if both answers are right and nothing was lost."""
         return all(phase.correct and phase.lost == 0 for phase in (self.baseline, self.main))
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The document of `flowherd demo --json`."""
+    """Returns the document of `flowherd demo --json`."""
     return {
         **_figures(report.main),
         "baseline_one_process": _figures(report.baseline),
@@ -178,7 +178,7 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def summary(report: Report) -> RenderableType:
-    """The table and the sentences at the end."""
+    """Returns the table and the sentences at the end."""
     return Padding(Group(_table(report), "", *_sentences(report), "", _next()), (1, 2))
 
 
@@ -241,7 +241,7 @@ def _sentences(report: Report) -> list[Text]:
 
 
 def _discoveries(answer: dict[str, Any]) -> list[str]:
-    """Findings of the analysis, a line each."""
+    """Returns findings of the analysis, a line each."""
     lines = []
     if answer["most_complex"]:
         score, path, name, line = answer["most_complex"][0]

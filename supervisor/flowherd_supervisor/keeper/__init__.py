@@ -1,1 +1,1 @@
-"""The keeper: the process that beats, settles, holds the host's token and tells how things stand; no user code."""
+"""The keeper: the process that sends heartbeats, settles, holds the host's token and serves the admin API."""

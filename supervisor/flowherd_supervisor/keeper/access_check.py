@@ -1,4 +1,4 @@
-"""Admission: the peer of a unix socket by its user, a browser by Host and Origin; it answers no request itself."""
+"""Access checks: the peer of a unix socket by its user, requests over TCP by Host and Origin."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 _ROOT = 0
-# Names nobody can register for a web page of theirs: service names of compose and Kubernetes, and local ones.
+# Names that cannot be registered publicly: service names of compose and Kubernetes, and local ones.
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".svc", ".cluster.local")
 
 
 def is_own_user(sock: socket.socket) -> bool:
-    """True when the peer of a unix socket is this user, or root."""
+    """True if the peer of a unix socket is this user or root."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return _CREDENTIALS.unpack(credentials)[1] in {os.geteuid(), _ROOT}
 
@@ -26,12 +26,11 @@ def is_own_user(sock: socket.socket) -> bool:
 def refusal(
     headers: Mapping[bytes, bytes], own_names: Iterable[str] = (), *, may_be_linked: bool = False
 ) -> str | None:
-    """Why a request over TCP is refused, None if it is not (faults.md S4).
+    """Returns the reason for refusing a request over TCP, None if it is allowed (faults.md S4).
 
-    A page of a stranger can make a browser ask a loopback address, under a name of the stranger's that points there
-    (rebinding), or across origins. So the host must be an address or a name that is certainly local, and whatever a
-    browser says of an origin must be this very one. What `may_be_linked` holds no data: links to it may stand
-    anywhere.
+    A foreign page can make a browser call a loopback address under a foreign name that resolves to it (rebinding), or
+    across origins. So Host must be an address or a name that is certainly local, and an Origin must match it. A
+    resource with `may_be_linked` contains no data, so other sites may link to it.
     """
     host = headers.get(b"host", b"").decode("latin-1").lower()
     if not _is_ours(_name_in(host), {name.lower() for name in own_names}):
@@ -46,7 +45,7 @@ def refusal(
 
 
 def _name_in(host: str) -> str:
-    """The host without its port."""
+    """Returns the host without its port."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0] if host.count(":") == 1 else host

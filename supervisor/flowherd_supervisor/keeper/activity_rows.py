@@ -1,4 +1,4 @@
-"""Rows of the status document about activities: by name, those that run, and those that wait and why."""
+"""Rows of the status document about activities: by name, running ones, and waiting ones with the reason."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
     from flowherd.ledger import Record, Segment
 
-NOT_BEGUN_S = 30.0  # the worker's log names it then, with the reason
-WAITS_S = 1.0  # what begins sooner is no news
-MOST_SHOWN = 8  # activities of one process: who has hundreds of slots looks for the oldest
+NOT_BEGUN_S = 30.0  # as in the worker's warning
+WAITS_S = 1.0  # shorter waits are not shown
+MOST_SHOWN = 8  # the oldest activities of one process
 
 
 def by_activity(ledger: Ledger, advice: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each activity of the app, and one for all others if there were any.
+    """Returns a row for each activity of the app, and one for all others if there were any.
 
-    `ran` are the handlers that have ended. Durations are upper bounds, None where none has, and beyond 16 s.
+    `ran` counts ended handlers. Durations are upper bounds, None without any or beyond 16 s.
 
     Args:
-        ledger: only read.
+        ledger: the ledger, which is only read.
         advice: the rows of `flowherd advise`.
 
     """
@@ -60,18 +60,18 @@ def by_activity(ledger: Ledger, advice: Iterable[Mapping[str, Any]]) -> list[dic
 
 
 def _advised(rows: Mapping[str, Mapping[str, Any]], name: str, key: str) -> Any:
-    """A figure of the advice; None for an activity of which nothing was measured."""
+    """Returns a figure of the advice; None for an activity without measurements."""
     row = rows.get(name, {})
     return row.get(key) if row.get("samples") else None
 
 
 def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
-    """The activities whose handlers have run longest, the oldest first; `is_over` if the outcome is decided."""
+    """Returns the activities whose handlers have run longest, oldest first; `is_over` if the outcome is decided."""
     running = (record for record in segment.records() if record.is_at_work)
     oldest = sorted(running, key=lambda record: record.started_at)[:MOST_SHOWN]
     return [
         {
-            **_who(record),
+            **_ids(record),
             "for_s": round(now - record.started_at, 1),
             "limit_s": record.limit_s,
             "is_over": not record.is_held,
@@ -81,7 +81,7 @@ def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
 
 
 def not_begun_in(segment: Segment, now: float, after_s: float = NOT_BEGUN_S) -> list[dict[str, Any]]:
-    """The activities that were claimed `after_s` seconds ago or more and have not begun, the oldest first."""
+    """Returns activities claimed at least `after_s` seconds ago that have not begun, oldest first."""
     waiting = (
         record
         for record in segment.records()
@@ -90,7 +90,7 @@ def not_begun_in(segment: Segment, now: float, after_s: float = NOT_BEGUN_S) -> 
     oldest = sorted(waiting, key=lambda record: record.claimed_at)[:MOST_SHOWN]
     return [
         {
-            **_who(record),
+            **_ids(record),
             "for_s": round(now - record.claimed_at, 1),
             "waits_for": waits_for(segment, record),
         }
@@ -99,7 +99,7 @@ def not_begun_in(segment: Segment, now: float, after_s: float = NOT_BEGUN_S) -> 
 
 
 def waits_for(segment: Segment, record: Record) -> str | None:
-    """The reason why a handler has not begun; None if it has, or will not."""
+    """Returns the reason why a handler has not begun; None if it has, or never will."""
     if not record.is_held or record.handler > Handler.ADMITTED:
         return None
     if record.handler is Handler.WAITING:
@@ -109,7 +109,7 @@ def waits_for(segment: Segment, record: Record) -> str | None:
     return "a permit, an isolate or the loop"
 
 
-def _who(record: Record) -> dict[str, str]:
+def _ids(record: Record) -> dict[str, str]:
     return {
         "name": record.name,
         "activity_id": record.activity_id,
@@ -119,5 +119,5 @@ def _who(record: Record) -> dict[str, str]:
 
 
 def milliseconds(seconds: float | None) -> float | None:
-    """Rounded to tenths."""
+    """Converts seconds to milliseconds, rounded to tenths."""
     return None if seconds is None else round(seconds * 1000, 1)

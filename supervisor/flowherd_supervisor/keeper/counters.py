@@ -1,4 +1,4 @@
-"""The counters and gauges of each process number over all incarnations, read from the ledger; it changes nothing."""
+"""The counters and gauges of each process number over all incarnations, read from the ledger."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from flowherd.link.messages import SupervisorState
 
 _TICKS_A_SECOND, _PAGE_BYTES = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-_USER, _SYSTEM, _RESIDENT = 11, 12, 21  # fields of /proc/PID/stat behind the name in brackets (proc(5))
+_USER, _SYSTEM, _RESIDENT = 11, 12, 21  # fields of /proc/PID/stat after the name in brackets (proc(5))
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The counters of one process number. Gauges are sums over the incarnations that live; times are seconds."""
+    """The counters of one process number. Gauges are sums over the live incarnations; times are seconds."""
 
     process: int
     totals: Sequence[int]
@@ -39,22 +39,22 @@ class Tally:
     cpu_s: float
 
     def total(self, total: ProcessTotal) -> int:
-        """The sum over all incarnations."""
+        """Returns a counter's sum over all incarnations."""
         return self.totals[total]
 
     def buckets(self, timing: Timing) -> list[tuple[str, float]]:
-        """Upper bounds in seconds with cumulative counts, as Prometheus wants them."""
+        """Returns upper bounds in seconds with cumulative counts, as Prometheus needs them."""
         return bounded(self.timings[CELLS * timing : CELLS * (timing + 1) - 1])
 
     def total_s(self, timing: Timing) -> float:
-        """All the time that was measured."""
+        """Returns the sum of a timing in seconds."""
         return self.timings[CELLS * (timing + 1) - 1] / 1e6
 
 
 def bounded(counts: Sequence[int], *, is_detailed: bool = False) -> list[tuple[str, float]]:
-    """Upper bounds in seconds with cumulative counts.
+    """Returns upper bounds in seconds with cumulative counts.
 
-    Calls to the engine need less detail than handlers: every series costs each scrape and the Prometheus.
+    Calls to the engine get fewer buckets than handlers, since every series costs scrape time and storage.
     """
     return [
         ("+Inf" if upper_s(bucket) == float("inf") else f"{upper_s(bucket):g}", count)
@@ -64,7 +64,7 @@ def bounded(counts: Sequence[int], *, is_detailed: bool = False) -> list[tuple[s
 
 
 def counters(ledger: Ledger, told: SupervisorState | None) -> list[Tally]:
-    """All process numbers that have ever counted anything, and those that are wanted; at most `ledger.processes`."""
+    """Returns the process numbers that have counted anything or are wanted, at most `ledger.processes`."""
     by_process: dict[int, list[Segment]] = {number: [] for number in range(told.wanted if told else 0)}
     by_process |= {number: [] for number in told.causes} if told else {}
     by_process |= {
@@ -80,10 +80,10 @@ def counters(ledger: Ledger, told: SupervisorState | None) -> list[Tally]:
 
 def _tally(ledger: Ledger, index: int, segments: Iterable[Segment]) -> Tally:
     now = time.monotonic()
-    said = [segment for segment in segments if segment.readable]
-    live = [segment for segment in said if segment.life is Life.LIVE]
+    readable = [segment for segment in segments if segment.readable]
+    live = [segment for segment in readable if segment.life is Life.LIVE]
     usage = [_usage(segment.get(Cell.PID)) for segment in live]
-    counted = [ledger.sums(index), *map(ledger.counts, said)]
+    counted = [ledger.sums(index), *map(ledger.counts, readable)]
     sums = [sum(numbers) for numbers in zip(*counted, strict=True)]
     return Tally(
         process=index,
@@ -100,13 +100,13 @@ def _tally(ledger: Ledger, index: int, segments: Iterable[Segment]) -> Tally:
 
 
 def _demand(segment: Segment) -> float:
-    """Busy slots, and of the free ones as many as polls fill: beyond the slots more processes would have work."""
+    """Returns the busy slots, plus the share of the free ones that polls fill."""
     busy = segment.get(Cell.RUNNING)
     return busy + segment.clock(Clock.FILL) * max(segment.get(Cell.LIMIT) - busy, 0)
 
 
 def _usage(pid: int) -> tuple[int, float]:
-    """Resident bytes and CPU seconds, from outside: a blocked process is measured too. Nothing once it is gone."""
+    """Returns resident bytes and CPU seconds from /proc, also of a blocked process; zeros once it has ended."""
     try:
         fields = (
             Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

@@ -1,6 +1,6 @@
-"""`/api/events`: server-sent events, each as it comes, and the status once a second.
+"""`/api/events`: server-sent events as they happen, and the status once a second.
 
-The newest events are kept, since a watcher that comes back names the last one it has seen.
+The newest events are kept for clients that reconnect with the id of the last one they received.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 STATUS_EVERY_S = 1.0
 MOST_WATCHERS = 16
-_AGAIN_SOON = b"retry: 500\n\n"  # milliseconds: this process is replaced in less than that
+_AGAIN_SOON = b"retry: 500\n\n"  # milliseconds; the keeper is replaced in less
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
 KEPT = 200  # events
-# Of the keeper's own log: what an operator wants to see beside the supervisor's lines.
+# Events of the keeper's own log that are shown beside the supervisor's.
 OWN = frozenset(
     {
         "activity_failed", "activity_settled", "settlement_given_up", "settlement_delayed", "lease_lost",
@@ -43,7 +43,7 @@ OWN = frozenset(
 
 
 class EventLog:
-    """The newest events, each with a number that only grows, also from one keeper to the next."""
+    """The newest events, each with a number that only grows, even across keepers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,7 +52,7 @@ class EventLog:
         self._last = 0
 
     def add(self, at: float, level: str, event: str, fields: Mapping[str, Any]) -> None:
-        """Remembers one event. `at` is in seconds since 1970, and makes its number: a repeat is known by it."""
+        """Stores one event. Its number comes from `at`, seconds since 1970, so that a repeat gets the same one."""
         with self._lock:
             self._last = max(self._last + 1, int(at * 1e6))
             self._newest.append({**fields, "id": self._last, "at": at, "level": level, "event": event})
@@ -61,12 +61,12 @@ class EventLog:
             listener()
 
     def after(self, number: int) -> list[dict[str, Any]]:
-        """All that are remembered and came later than the one with this number."""
+        """Returns the stored events after the one with this number."""
         with self._lock:
             return [one for one in self._newest if one["id"] > number]
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Calls `listener`, from any thread, after each event; returns what ends that."""
+        """Calls `listener`, from any thread, after each event; returns a function that removes it."""
         with self._lock:
             self._listeners.append(listener)
 
@@ -78,32 +78,32 @@ class EventLog:
 
 
 class OwnLog(logging.Handler):
-    """Takes from this process's own log what belongs to the events."""
+    """Log handler that adds this process's own records to the events."""
 
     def __init__(self, events: EventLog) -> None:
         super().__init__()
         self._events = events
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Remembers the record if its event is one to watch."""
-        said = record.msg
-        if isinstance(said, dict) and said.get("event") in OWN:
+        """Stores the record if its event is in `OWN`."""
+        event = record.msg
+        if isinstance(event, dict) and event.get("event") in OWN:
             fields = {
                 name: value
-                for name, value in said.items()
+                for name, value in event.items()
                 if not name.startswith("_") and isinstance(value, str | int | float | None)
             }
             for name in ("event", "level", "time", "timestamp"):
                 fields.pop(name, None)
             if fields.get("process") == "keeper":
-                del fields["process"]  # it speaks of the whole host
-            self._events.add(record.created, record.levelname.lower(), said["event"], fields)
+                del fields["process"]  # the event concerns the whole host
+            self._events.add(record.created, record.levelname.lower(), event["event"], fields)
 
 
 class BlockWatch:
-    """Finds handlers that have kept a loop since the last look, and makes events of them.
+    """Adds an event for handlers that have blocked a loop since the last look.
 
-    The workers say so in their logs; only the ledger says it to this process.
+    Workers log this themselves; the keeper learns of it only through the ledger.
     """
 
     def __init__(self, ledger: Ledger, events: EventLog) -> None:
@@ -123,7 +123,7 @@ class BlockWatch:
         self._seen = counts
 
     def _counts(self) -> dict[tuple[int, int], int]:
-        """By segment and by which of its lives, so that a new process begins at 0."""
+        """Returns counts by segment and its start number, so that a new process begins at 0."""
         return {
             (segment.number, segment.get(Cell.STARTED)): segment.get(Cell.BLOCKS)
             for segment in self._ledger.segments
@@ -132,12 +132,12 @@ class BlockWatch:
 
 
 class Streams:
-    """Serves watchers, at most `MOST_WATCHERS`; all of them see the same status document.
+    """Serves at most `MOST_WATCHERS` clients, which all get the same status document.
 
     Args:
-        events: what has happened; whoever comes back says what it saw last.
-        status: makes the document; called at most once a second, however many watch.
-        blocks: what finds loops that handlers keep; nobody else tells of them.
+        events: the stored events.
+        status: builds the status document; called about once a second, however many clients there are.
+        blocks: finds blocked loops, which no other process reports to the keeper.
 
     """
 
@@ -153,11 +153,11 @@ class Streams:
 
     @property
     def full(self) -> bool:
-        """True when another client would be too many."""
+        """True if there is no room for another client."""
         return self._watchers >= MOST_WATCHERS
 
     async def serve(self, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
-        """Streams until the watcher leaves."""
+        """Streams until the client disconnects."""
         loop = asyncio.get_running_loop()
         news = asyncio.Event()
 
@@ -210,5 +210,5 @@ async def _until_gone(receive: Receive) -> None:
 
 
 def _number(text: bytes | None) -> int:
-    """The number of the last event a browser says it has seen; nothing of what it says is trusted."""
+    """Parses a client's last event id, which is not trusted; 0 if it is invalid."""
     return int(text) if text and text.isdigit() and len(text) < 20 else 0

@@ -1,6 +1,6 @@
-"""The documents about what has happened on this host: failures, the last quarter of an hour, one workflow's attempts.
+"""Documents about the past of this host: failures, the last 15 minutes, one workflow's attempts.
 
-It reads the rings of ended attempts and the records of those that have not ended, and changes neither.
+They are read from the rings of ended attempts and the records of the others.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _STOPPED = {"CANCELLED": "cancelled", "TIMEOUT": "hung", "WORKER_SHUTDOWN": "sto
 
 
 class History:
-    """The memory of the host, as documents. Times in documents are seconds since 1970.
+    """The host's history as documents. Times in documents are seconds since 1970.
 
     Args:
-        ledger: only read.
-        clock: monotonic seconds, as the ledger's.
-        wall: seconds since 1970.
+        ledger: the ledger, which is only read.
+        clock: returns monotonic seconds, as the ledger's.
+        wall: returns seconds since 1970.
 
     """
 
@@ -46,12 +46,12 @@ class History:
 
     @property
     def failures_so_far(self) -> int:
-        """A number that grows with each failure: who has seen it need not ask for them again."""
+        """A number that grows with each failure, so that clients know when to fetch them again."""
         own = sum(len(segment.history.failures.waiting()) for segment in self._ledger.segments)
         return self._ledger.history.failures.written + own
 
     def failures(self) -> dict[str, Any]:
-        """The document of `/api/failures`: the newest first."""
+        """Returns the document of `/api/failures`, newest first."""
         found = _distinct(decoded(self._ledger.ended_failures()))
         newest = sorted(found, key=lambda one: one.closed_at, reverse=True)[:SHOWN_FAILURES]
         since = self._since()
@@ -74,25 +74,25 @@ class History:
         }
 
     def trend(self) -> dict[str, Any]:
-        """The document of `/api/trend`: ends a second and durations over the last quarter of an hour."""
+        """Returns the document of `/api/trend`: ended attempts per second and durations over the last 15 minutes."""
         now = self._clock()
         since = self._since()
         intervals = self._ledger.trend.intervals(now)
         return {"intervals": [{"at": round(since + now - one.ago_s, 1), **_rates(one)} for one in intervals]}
 
     def lately(self) -> dict[str, Any] | None:
-        """The last quarter of an hour as one; None before there is anything to tell."""
+        """Returns rates and durations of the last 15 minutes; None before there are any."""
         whole = self._ledger.trend.whole(self._clock())
         return None if whole is None else {"seconds": round(whole.seconds, 1), **_rates(whole)}
 
     def explain(self, wanted: str, first: str = "") -> dict[str, Any]:
-        """The attempts of a workflow, or of the workflow of an activity, as `events`, and those `present`.
+        """Returns the attempts of a workflow, or of an activity's workflow, as `events`, and the `present` ones.
 
-        The newest `MOST_TOLD` are told; `left_out` is the number of older ones, of `first` alone if it is named.
+        Only the newest `MOST_TOLD` are returned; `left_out` counts older ones, those of `first` alone if it is given.
 
         Args:
-            wanted: the id of either; the attempts of an activity are told before others.
-            first: an activity whose attempts are told before all others: its id, key or name.
+            wanted: the id of either; if there are too many, attempts of that activity are preferred.
+            first: an activity, by id, key or name, whose attempts are preferred to all others.
 
         """
         held = list(self._held())
@@ -121,11 +121,11 @@ class History:
         }
 
     def _since(self) -> float:
-        """The wall clock when the monotonic clock was 0."""
+        """Returns the wall-clock time at which the monotonic clock was 0."""
         return self._wall() - self._clock()
 
     def _past(self, wanted: str) -> list[EndedAttempt]:
-        """The ended attempts of a workflow or an activity, with the words of failures, in order of their claims."""
+        """Returns the ended attempts of a workflow or activity with their error messages, in order of their claims."""
         word = wanted.encode(errors="replace")
         attempts = decoded(self._ledger.ended_attempts(word))
         failures = decoded(self._ledger.ended_failures(word))
@@ -141,7 +141,7 @@ class History:
                     yield segment, record
 
     def _standing(self, segment: Segment, record: Record) -> dict[str, Any]:
-        """The state of a record now: what happens next follows from it."""
+        """Returns the current state of a record, from which the next event follows."""
         now = self._clock()
         at_work_s = now - record.started_at if record.started_at else None
         return {
@@ -170,7 +170,7 @@ def _rates(one: Interval) -> dict[str, Any]:
 
 
 def state_of(segment: Segment, record: Record) -> str:
-    """Waiting, running, stopping, reporting, detached or settling."""
+    """Returns waiting, running, stopping, reporting, detached or settling."""
     if not record.is_owed:
         return "detached"
     if segment.life is Life.ENDED or record.claim is Claim.CRASHED:
@@ -181,7 +181,7 @@ def state_of(segment: Segment, record: Record) -> str:
 
 
 def _newest(past: Sequence[EndedAttempt], first: str, *, has_first: bool) -> tuple[list[EndedAttempt], int]:
-    """At most `MOST_TOLD` attempts in order, those of the activity `first` before others; the number left out."""
+    """Returns at most `MOST_TOLD` attempts in order, preferably those of activity `first`, and the number left out."""
     named = [one for one in past if first in {one.activity_id, one.key, one.name}]
     others = [one for one in past if first not in {one.activity_id, one.key, one.name}]
     room = max(MOST_TOLD - len(named), 0)
@@ -191,12 +191,12 @@ def _newest(past: Sequence[EndedAttempt], first: str, *, has_first: bool) -> tup
 
 
 def _distinct(found: list[EndedAttempt]) -> list[EndedAttempt]:
-    """Each once, also what has moved while it was read."""
+    """Removes duplicates, which arise when an attempt moves between rings while they are read."""
     return list({(one.sequence, one.closed_at): one for one in found}.values())
 
 
 def _numbered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """In order of time, each with how often this host had been given its activity by then, as far as it remembers."""
+    """Sorts events by time and numbers the attempts of each activity on this host, as far as they are stored."""
     events = sorted(events, key=lambda event: float(event["at"]))
     attempts: dict[str, list[int]] = {}
     for event in events:
@@ -210,7 +210,7 @@ def _numbered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _events_so_far(segment: Segment, record: Record) -> Iterator[dict[str, Any]]:
-    """The events of an attempt that has not ended."""
+    """Yields the events of an attempt that has not ended."""
     common = _common(record, segment.get(Cell.PROCESS))
     yield {**common, "event": "claimed", "at": record.claimed_at, "lease_s": record.lease_s}
     if record.started_at:
@@ -220,7 +220,7 @@ def _events_so_far(segment: Segment, record: Record) -> Iterator[dict[str, Any]]
 
 
 def _events_of(one: EndedAttempt) -> Iterator[dict[str, Any]]:
-    """The events of an attempt that has ended."""
+    """Yields the events of an attempt that has ended."""
     common = _common(one, one.process)
     yield {**common, "event": "claimed", "at": one.claimed_at}
     if one.begun_at:

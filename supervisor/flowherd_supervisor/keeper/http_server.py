@@ -1,11 +1,10 @@
-"""The keeper's HTTP server, within bounds: uvicorn in a thread of its own, so that it never delays a heartbeat.
+"""The keeper's HTTP server: uvicorn in its own thread, so that it never delays a heartbeat, with limits for clients.
 
-This process owns the host's leases, so what clients can take is bounded. h11, unlike the faster parser, bounds headers
-and reads no request before the last one is answered. A process may open few descriptors, and the engine's connections
-need theirs: more than MOST_TCP clients are never served at once. When one more comes, the one that has kept its place
-longest without a whole request gives way; when all are being served, the newcomer is refused. A request must be whole
-within HEAD_WITHIN_S, and its reply be taken within REPLY_WITHIN_S. The unix socket has places of its own, so that
-`flowherd ctl` gets through whatever the port suffers.
+The keeper holds the host's leases, so clients must not exhaust it. h11, unlike the faster parser, limits headers and
+reads no request before the previous one is answered. Descriptors are scarce and connections to the engine need them, so
+at most MOST_TCP clients are connected. For one more, the oldest connection without a complete request is closed; if all
+are being served, the new one is refused. A request must be complete within HEAD_WITHIN_S, and its reply must be read
+within REPLY_WITHIN_S. The unix socket has separate places, so that `flowherd ctl` works even if the port is flooded.
 """
 
 from __future__ import annotations
@@ -35,26 +34,26 @@ MOST_HEADER_BYTES = 16 << 10
 MOST_TCP, MOST_UNIX = 64, 16
 HEAD_WITHIN_S = 5.0
 REPLY_WITHIN_S = 20.0
-_OF_DESCRIPTORS = 1 / 8  # what the TCP clients may take of all that this process may open
-_QUIET_S = 10.0  # without a refusal: the crowd is over
+_OF_DESCRIPTORS = 1 / 8  # share of this process's descriptors for TCP clients
+_QUIET_S = 10.0  # time without a refusal after which the port counts as quiet
 _ENDLESS = "/api/events"  # `MOST_WATCHERS` at most
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 def most_tcp(soft_limit: int) -> int:
-    """TCP clients at most, in a process that may open so many descriptors."""
+    """Returns the largest number of TCP clients for a process with this limit of descriptors."""
     return max(4, min(MOST_TCP, int(soft_limit * _OF_DESCRIPTORS)))
 
 
 class Crowd:
-    """The present connections, by the way they have come; says once that there are too many, and once that it is over.
+    """The current connections over TCP and unix socket; logs once when there are too many and once when that ends.
 
     Args:
-        most: TCP connections at most; by default what this process's limit of descriptors has room for.
+        most: the most TCP connections; by default derived from this process's limit of descriptors.
 
     Attributes:
-        most: the same.
+        most: the most TCP connections.
 
     """
 
@@ -73,7 +72,7 @@ class Crowd:
         )
 
     def enter(self, connection: Bounded, *, is_unix: bool) -> bool:
-        """Gives a new connection a place, that of the longest idle one if there is no other; False: there is none."""
+        """Admits a connection, if need be in place of the oldest one without a request; False if there is no room."""
         inside = self._inside[is_unix]
         if len(inside) >= self._most[is_unix]:
             self._note_crowd()
@@ -85,7 +84,7 @@ class Crowd:
         return True
 
     def leave(self, connection: Bounded) -> None:
-        """A connection has ended, or is about to."""
+        """Removes a connection that has ended, or is about to."""
         for inside in self._inside.values():
             inside.pop(connection, None)
 
@@ -103,12 +102,12 @@ class Crowd:
 
 
 class Bounded(H11Protocol):
-    """A connection within its bounds.
+    """A connection with limits.
 
     Attributes:
-        crowd: all of them.
-        routes: what is served.
-        is_served: a whole request has come, and its reply has not gone.
+        crowd: all connections.
+        routes: the routes to serve.
+        is_served: True from a complete request until its reply is sent.
 
     """
 
@@ -118,7 +117,7 @@ class Bounded(H11Protocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The socket itself tells which way a client has come: nothing in its request can pretend."""
+        """Admits a client by its socket, which a request cannot fake."""
         sock: Any = transport.get_extra_info("socket")
         is_unix = sock.family == socket.AF_UNIX
         if is_unix and not is_own_user(sock):
@@ -134,27 +133,25 @@ class Bounded(H11Protocol):
         self._expect(HEAD_WITHIN_S)
 
     def data_received(self, data: bytes) -> None:
-        """More of a request."""
+        """Reads more of a request."""
         super().data_received(data)
         self._look()
 
     def on_response_complete(self) -> None:
-        """A reply has gone; the next request may have come already."""
+        """Ends a request; the next one may already have arrived."""
         self.is_served = False
-        self._expect(
-            REPLY_WITHIN_S if self.flow.write_paused else None
-        )  # it has gone as far as our own buffer
+        self._expect(REPLY_WITHIN_S if self.flow.write_paused else None)  # so far it is only in our buffer
         super().on_response_complete()
         if self.cycle is not None and not self.cycle.response_complete:
             self._look()
 
     def pause_writing(self) -> None:
-        """The client does not read: also one that is sent events for ever has to."""
+        """Starts the deadline of a client that does not read, also of an event stream."""
         super().pause_writing()
         self._expect(REPLY_WITHIN_S)
 
     def resume_writing(self) -> None:
-        """Resumes writing: the client reads again."""
+        """Ends the deadline of a client that reads again."""
         super().resume_writing()
         if self._is_endless or not self.is_served:
             self._expect(None)
@@ -174,14 +171,14 @@ class Bounded(H11Protocol):
         return self.is_served and self.scope["path"] == _ENDLESS
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end, also of what was refused."""
+        """Cleans up a connection, also a refused one."""
         self._expect(None)
         self.crowd.leave(self)
         if self.transport is not None:  # else it was refused
             super().connection_lost(exc)
 
     def drop(self) -> None:
-        """Ends it without a word."""
+        """Aborts the connection."""
         self.crowd.leave(self)
         self.transport.abort()
 
@@ -192,7 +189,7 @@ class Bounded(H11Protocol):
 
 
 def bounded(routes: Routes, crowd: Crowd) -> type[asyncio.Protocol]:
-    """The protocol for `uvicorn.Config(http=…)`, whose instances uvicorn makes by itself."""
+    """Returns the protocol class for `uvicorn.Config(http=…)`, which uvicorn instantiates."""
     return type("BoundedProtocol", (Bounded,), {"crowd": crowd, "routes": routes})
 
 
@@ -208,7 +205,7 @@ class HttpThread:
         start_thread("pages", self._serve_for_ever)
 
     def _serve_for_ever(self) -> None:
-        """Whatever ends the server, another one follows: it has copies of the sockets, and closes those."""
+        """Restarts the server whenever it ends; each run gets copies of the sockets, which it closes."""
         while True:
             self._serve()
             threading.Event().wait(AGAIN_AFTER_S)
@@ -216,12 +213,12 @@ class HttpThread:
     def _serve(self) -> None:
         logging.getLogger("uvicorn.error").setLevel(
             logging.ERROR
-        )  # else a line for each request that is none
+        )  # else it logs a line for each invalid request
         crowd = Crowd()
         config = uvicorn.Config(
             self._routes.over_tcp,
             http=bounded(self._routes, crowd),
-            backlog=crowd.most,  # asyncio accepts so many before it tells of the first
+            backlog=crowd.most,  # asyncio accepts this many before it reports the first
             h11_max_incomplete_event_size=MOST_HEADER_BYTES,
             interface="asgi3",
             lifespan="off",
@@ -239,7 +236,7 @@ class HttpThread:
 
 
 class _Server(uvicorn.Server):
-    """Signals belong to the supervisor's link, not to a web server in a thread, and nobody stops it: no tick."""
+    """A server without signal handlers, which belong to the process, and without uvicorn's periodic tick."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

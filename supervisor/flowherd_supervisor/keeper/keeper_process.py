@@ -1,4 +1,4 @@
-"""The keeper after its fork: beats in this thread's loop, pages in another's; it never runs user code."""
+"""The keeper after its fork: heartbeats in this thread's loop, HTTP in another's; it never runs user code."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class KeeperSetup:
 
 
 def main(setup: KeeperSetup, link: Link) -> int:
-    """Keeps until told to finish, or until the supervisor and all workers are gone; returns the exit code."""
+    """Runs the keeper until Finish, or until the supervisor and all workers are gone; returns the exit code."""
     logs.name_process(process="keeper")
     code = Exit.INTERNAL
     try:
@@ -77,7 +77,7 @@ def main(setup: KeeperSetup, link: Link) -> int:
     except BaseException:
         log.exception("internal_error")
     finally:
-        os._exit(code)  # no page and no call under way may keep it
+        os._exit(code)  # neither a request nor a call under way may delay it
 
 
 class _Keeper:
@@ -101,7 +101,7 @@ class _Keeper:
         )
 
     async def run(self) -> Exit:
-        """Returns the exit code."""
+        """Runs until the end and returns the exit code."""
         setup = self._setup
         loop = asyncio.get_running_loop()
         keep = KeeperTasks(
@@ -116,7 +116,7 @@ class _Keeper:
         loop.add_reader(self._link.fileno(), self._read_link)
 
         async def cancel(activity_id: str, *, requeue: bool) -> str:
-            """From the loop of the pages, on this one."""
+            """Runs a cancel on this loop; called from the HTTP thread's loop."""
             work = keep.cancel(activity_id, requeue=requeue)
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
@@ -148,7 +148,7 @@ class _Keeper:
                 )
 
     def _read_link(self) -> None:
-        """Everything that waits on the link; its end means that the supervisor is gone."""
+        """Handles all waiting messages; a closed link means that the supervisor is gone."""
         try:
             while (received := self._link.receive()) is not None:
                 self._heed(*received)
@@ -159,7 +159,7 @@ class _Keeper:
             self._outliving = self._tasks.spawn(self._outlive_the_supervisor())
 
     def _heed(self, data: bytes, fds: Sequence[int]) -> None:
-        """Handles a message; one that cannot be read must not hide those behind it, or the end of the link."""
+        """Handles a message; an invalid one must not block later ones or the end of the link."""
         try:
             self._obey(decode_downward(data), fds)
         except Exception:
@@ -189,18 +189,18 @@ class _Keeper:
                 log.warning("order_not_for_keepers", order=type(message).__name__)
 
     def _say(self, message: Message) -> None:
-        """A supervisor that is gone hears nothing; the end of the link tells this process what to do."""
+        """Sends a message; a closed link is ignored here and handled by `_read_link`."""
         with contextlib.suppress(LinkClosed):
             self._link.send(message)
 
     def _credentials_refused(self, reason: str) -> None:
-        """The supervisor decides what follows (exit code 4)."""
+        """Reports refused credentials to the supervisor, which ends the host (exit code 4)."""
         self._say(CredentialsRefused(reason))
 
     # The end
 
     async def _outlive_the_supervisor(self) -> None:
-        """Ends what is still there, and lets `run` settle the rest, whatever goes wrong."""
+        """Ends orphans and lets `run` settle the rest, whatever goes wrong."""
         try:
             await self._orphans.end()
         finally:

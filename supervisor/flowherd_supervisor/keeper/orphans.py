@@ -1,4 +1,4 @@
-"""Ends what is left when the supervisor has died, and in any case the keeper itself; it settles nothing."""
+"""Ends workers and isolates that outlive the supervisor, and in any case the keeper itself."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
 WORKERS_KILLED_AFTER_S = 3.8  # workers end by themselves within 3 s of the supervisor (faults.md P1)
-DEAD_WITHIN_S = 0.5  # from SIGKILL to the end; a process that the kernel keeps longer is not waited for
+DEAD_WITHIN_S = 0.5  # from SIGKILL to the exit; longer ones are not waited for
 SETTLED_WITHIN_S = 0.9
-KEEPER_ENDS_AFTER_S = 5.7  # whatever goes wrong before: the kernel's own timer ends the keeper then
+KEEPER_ENDS_AFTER_S = 5.7  # by a kernel timer, whatever goes wrong before
 _PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP, linux/pidfd.h, since Linux 6.9
 _LOOK_EVERY_S = 0.005
 
@@ -28,11 +28,11 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Orphans:
-    """Holds a pidfd of each worker and isolate, so that no signal can reach a stranger.
+    """Holds a pidfd of each worker and isolate, so that no signal can reach a reused pid.
 
     Args:
-        ledger: says which workers live, and is told which have ended.
-        changed: called after a worker's end was written down.
+        ledger: the ledger with the live workers, in which exits are recorded.
+        changed: called after a worker's exit was recorded.
 
     """
 
@@ -43,20 +43,20 @@ class Orphans:
         self._isolates: dict[int, int] = {}
 
     def watch_worker(self, number: int, pidfd: int) -> None:
-        """The worker in a segment: its pidfd takes the place of the one before."""
+        """Stores the pidfd of the worker in a segment, in place of its predecessor's."""
         _replace(self._workers, number, pidfd)
 
     def watch_isolate(self, pid: int, pidfd: int) -> None:
-        """An isolate, which leads a process group of its own."""
+        """Stores the pidfd of an isolate, which leads its own process group."""
         _replace(self._isolates, pid, pidfd)
 
     def forget_isolate(self, pid: int) -> None:
-        """The supervisor has reaped it, and has killed its group before."""
+        """Closes the pidfd of an isolate that the supervisor has reaped, after killing its group."""
         if (pidfd := self._isolates.pop(pid, None)) is not None:
             os.close(pidfd)
 
     async def end(self) -> None:
-        """Kills isolates and their programs now, and workers that are left after 3.8 s: all at once, none waits."""
+        """Kills isolates and their programs now, and remaining workers after 3.8 s, all concurrently."""
         ends = await asyncio.gather(*self._ends(), return_exceptions=True)
         for error in ends:
             if isinstance(error, BaseException):
@@ -71,7 +71,7 @@ class Orphans:
                 yield self._end_worker(number, pidfd, kill_at)
 
     async def _end_worker(self, number: int, pidfd: int, kill_at: float) -> None:
-        """Writes down the end of a worker once it is certain; one that has ended long ago is as good."""
+        """Records the exit of a worker once it is certain, killing it at `kill_at`."""
         has_ended = await _has_ended(pidfd, kill_at - time.monotonic())
         if not has_ended and _signal(pidfd, signal.SIGKILL) and not await _has_ended(pidfd, DEAD_WITHIN_S):
             log.error("process_not_killed", segment=number, note="its leases end by themselves")
@@ -83,22 +83,22 @@ class Orphans:
 
 
 def limit_the_keeper() -> None:
-    """From now on this process has seconds to live: no exception and no blocked loop can take that away."""
+    """Starts a kernel timer that ends this process in 5.7 s, whatever exceptions or blocked loops occur."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, KEEPER_ENDS_AFTER_S)
 
 
 async def _kill_group(pid: int, pidfd: int) -> None:
-    """Kills an isolate's process group while that is certainly its own.
+    """Kills an isolate's process group while its id cannot have been reused.
 
-    The kernel finds the group by the pidfd since Linux 6.9, also after the isolate's own end. Before that only the
-    group's number can be named, which may belong to a stranger once the isolate has ended. So the isolate is stopped
-    first: what is stopped does not end by itself.
+    Since Linux 6.9 the kernel finds the group by the pidfd, even after the isolate's exit. Before that the group's id
+    is needed, which may be reused after the exit. So the isolate is stopped first: a stopped process does not exit by
+    itself.
     """
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL, None, _PROCESS_GROUP)
     except ProcessLookupError:
-        return  # nobody is left
+        return  # the group is empty
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -106,7 +106,7 @@ async def _kill_group(pid: int, pidfd: int) -> None:
 
 
 async def kill_stopped_group(pid: int, pidfd: int) -> None:
-    """Stops the isolate, and kills its group once it stands."""
+    """Stops the isolate, and kills its group once it is stopped."""
     give_up_at = time.monotonic() + DEAD_WITHIN_S
     while _signal(pidfd, signal.SIGSTOP) and time.monotonic() < give_up_at:
         if _stands(pid):
@@ -117,7 +117,7 @@ async def kill_stopped_group(pid: int, pidfd: int) -> None:
 
 
 def _stands(pid: int) -> bool:
-    """True when a process is stopped; its pidfd has just been signalled, so that the number is its own."""
+    """True if a process is stopped; its pidfd has just been signalled, so the pid is not reused."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -126,7 +126,7 @@ def _stands(pid: int) -> bool:
 
 
 def _signal(pidfd: int, number: signal.Signals) -> bool:
-    """False when the process has ended and is reaped: a fact, no error."""
+    """Sends a signal; False if the process has ended and is reaped."""
     try:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
@@ -135,7 +135,7 @@ def _signal(pidfd: int, number: signal.Signals) -> bool:
 
 
 async def _has_ended(pidfd: int, timeout_s: float) -> bool:
-    """Waits for the end of a process that is not our child."""
+    """Waits for the exit of a process that is not our child; False after the timeout."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(pidfd, ended.set)

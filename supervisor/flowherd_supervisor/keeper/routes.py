@@ -1,4 +1,4 @@
-"""The keeper's pages and orders as one plain ASGI function: what is served, and which orders make sense now."""
+"""The keeper's pages and orders as plain ASGI functions."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[dict[str, Any]]]
 
     class Cancel(Protocol):
-        """Ends one activity."""
+        """Cancels one activity."""
 
         def __call__(self, activity_id: str, *, requeue: bool) -> Awaitable[str]:
-            """Returns what was done."""
+            """Returns a sentence about what was done."""
             ...
 
 
@@ -47,14 +47,14 @@ PAGES = frozenset(
 _API = "/api/"
 ORDERS = frozenset({"scale", "reload", "quiet", "resume", "drain", "stacks", "cancel"})
 MAX_BODY = 1024
-_ALREADY = {"quiet": False, "resume": True}  # what polling is when the order would change nothing
+_ALREADY = {"quiet": False, "resume": True}  # value of `polling` at which the order changes nothing
 _ACCEPTED = {
     "reload": "replacing every process, one after the other",
     "drain": "draining: running activities may end, the rest is requeued",
     "quiet": "polling pauses; running activities go on",
     "resume": "polling goes on",
 }
-# Everything from this very host, no script or style inside of markup, and in nobody's frame.
+# Resources from this host only, no inline script or style, no embedding in frames.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "frame-ancestors 'none'"
@@ -80,16 +80,16 @@ class Reply:
 
     @classmethod
     def json(cls, status: int, document: object) -> Reply:
-        """A document."""
+        """Returns a reply with a JSON document."""
         return cls(status, msgspec.json.encode(document))
 
 
 class Routes:
-    """The routes of the keeper's pages. Orders are taken from the unix socket alone: TCP may only look (faults.md S1).
+    """The routes of the keeper. Orders are taken from the unix socket only; TCP is read-only (faults.md S1).
 
     Args:
-        ask: passes an order on to the supervisor.
-        cancel: ends one activity and says what was done, or raises NotCancelled.
+        ask: sends an order to the supervisor.
+        cancel: cancels one activity and returns what was done, or raises NotCancelled.
 
     """
 
@@ -110,7 +110,7 @@ class Routes:
         self._own_names = (socket.gethostname(),)
 
     async def over_tcp(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """For everybody who can reach the port."""
+        """Serves TCP clients, which may only read."""
         headers = dict(scope["headers"])
         is_page = scope["path"] == "/"
         if (reason := access_check.refusal(headers, self._own_names, may_be_linked=is_page)) is not None:
@@ -124,7 +124,7 @@ class Routes:
             await self._look(scope, headers, receive, send)
 
     async def over_unix(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """For this user and root, whom the connection itself has shown to be that."""
+        """Serves this user and root, whose identity the connection has proved."""
         headers = dict(scope["headers"])
         if b"origin" in headers:
             await _send(send, Reply.json(403, {"error": "no page may ask here"}))
@@ -202,7 +202,7 @@ class Routes:
         return Reply.json(answer.status, answer.document)
 
     async def _cancelled(self, body: bytes) -> Reply:
-        """The keeper holds the leases: this order needs no supervisor."""
+        """Cancels an activity here, since the keeper holds its lease."""
         try:
             wanted = msgspec.json.decode(body, type=_Cancel)
             answer = Answer(200, await self._cancel(wanted.activity_id, requeue=wanted.requeue))
@@ -214,7 +214,7 @@ class Routes:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The whole body, None when it is too long for an order."""
+    """Returns the whole body, None if it is too long for an order."""
     body, more = b"", True
     while more:
         part = await receive()
@@ -239,7 +239,7 @@ async def _send(send: Send, reply: Reply) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP status, what is said with it, and the order for the supervisor, if it is given one."""
+    """An HTTP status, its text, and the order for the supervisor, if any."""
 
     status: int
     text: str
@@ -247,7 +247,7 @@ class Answer:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The body: `note` for what was accepted, `error` for what was not."""
+        """The body: `note` if the order was accepted, else `error`."""
         return {"note" if self.status < 400 else "error": self.text, "accepted": self.status < 400}
 
 
@@ -261,12 +261,12 @@ class _Scale(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
-    """Checks that an order makes sense now, and answers it. The supervisor looks again: things may have changed.
+    """Checks an order against the supervisor's last state and answers it; the supervisor checks it again.
 
     Args:
         order: one of `ORDERS`.
         body: JSON; `{"processes": N}` for `scale`, nothing for the others.
-        told: the supervisor's last word.
+        told: the supervisor's last state.
 
     """
     if told is None:
@@ -300,6 +300,6 @@ def _scale(body: bytes, told: SupervisorState) -> Answer:
 
 
 def _page_files() -> dict[str, tuple[bytes, str]]:
-    """Body and content type by path, read once: nothing else can be asked for, and they hold no data of the host."""
+    """Returns body and content type of the static files by path, read once; they contain no data of the host."""
     folder = files("flowherd_supervisor.keeper") / "page"
     return {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _PAGE_FILES.items()}

@@ -1,4 +1,4 @@
-"""Finds processes that do nothing at the moment: a handler keeps the loop, or a signal has stopped them."""
+"""Finds stalled processes: a handler blocks the loop, or a signal has stopped them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from flowherd.ledger import Cell, Clock
 if TYPE_CHECKING:
     from flowherd.ledger import Record, Segment
 
-SHOWN_AFTER_S = 1.0  # the lag of a loop at work is read every 0.25 s
+SHOWN_AFTER_S = 1.0  # the lag of a busy loop is measured every 0.25 s
 _STOPPED = frozenset("Tt")  # by a signal; by a debugger
 
 
 def standstill(segment: Segment, now: float) -> dict[str, Any] | None:
-    """The time for which nothing has moved in a process, and the activity and line that keep its loop.
+    """Returns the time for which a process has stalled, and the activity and line that block its loop.
 
     Returns:
-        None while the loop turns or has no handlers. Name and line are empty where no handler is on the loop: then a
-        thread holds the GIL, or the process is stopped.
+        None while the loop runs or has no handlers. Name and line are empty if no handler is on the loop: then a thread
+        holds the GIL, or the process is stopped.
 
     """
     for_s, is_stopped = _still_s(segment, now), _is_stopped(segment.get(Cell.PID))
@@ -40,13 +40,13 @@ def standstill(segment: Segment, now: float) -> dict[str, Any] | None:
 
 
 def loop_lag_s(segment: Segment, now: float) -> float:
-    """The smoothed lag of the loop, or the time for which it has not been read if that is longer."""
+    """Returns the smoothed lag of the loop, or the time since its last measurement if that is longer."""
     still_s = _still_s(segment, now)
     return max(segment.clock(Clock.LOOP_LAG_S), still_s if still_s >= SHOWN_AFTER_S else 0.0)
 
 
 def _still_s(segment: Segment, now: float) -> float:
-    """Seconds since the lag was read, 0 where no handler runs: its first one may have begun after a long rest."""
+    """Seconds since the lag was measured, or since the first handler began if that is later; 0 without one."""
     begun_at = [record.started_at for record in segment.records() if record.is_at_work]
     if not begun_at:
         return 0.0

@@ -1,4 +1,4 @@
-"""The status document: what the ledger and /proc say at this moment; it changes nothing."""
+"""The status document, from the ledger and /proc."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from flowherd_supervisor.processes.cpus import usable_cpus
 if TYPE_CHECKING:
     from flowherd.link.messages import Serves, SupervisorState
 
-MEASURED_EVERY_S = 1.0  # memory costs the kernel a walk through it, and the loop of the beats the GIL
-GOOD_POLL_WITHIN_S = 15.0  # how long an outage of the engine lasts before no work is expected
+MEASURED_EVERY_S = 1.0  # the kernel walks through the memory, and the heartbeat loop waits for the GIL
+GOOD_POLL_WITHIN_S = 15.0  # duration of an outage after which the host is not ready
 
 
 class StatusBoard:
     """Builds the document of `flowherd status --json` and `GET /api/status`.
 
     Attributes:
-        supervisor: the supervisor's last word about itself, None before the first.
-        serves: what the app's activities take, None before it has been imported.
-        history: what the ledger remembers.
-        version: of flowherd.
-        started_at: when the supervisor was, in monotonic seconds.
+        supervisor: the supervisor's last state, None before the first.
+        serves: the app's activities and their parameters, None before its import.
+        history: the host's history.
+        version: version of flowherd.
+        started_at: start of the supervisor in monotonic seconds.
 
     """
 
@@ -68,7 +68,7 @@ class StatusBoard:
         self.supervisor: SupervisorState | None = None
 
     def document(self) -> dict[str, Any]:
-        """The whole document; memory and CPU are read from outside: a blocked child is measured too."""
+        """Returns the whole document; memory and CPU come from /proc, also for a blocked process."""
         now = time.monotonic()
         live = [segment for segment in self._ledger.segments if segment.life is Life.LIVE]
         pids = {segment.get(Cell.PID) for segment in live}
@@ -76,7 +76,7 @@ class StatusBoard:
         children = sorted(
             (
                 self._child(segment, now) for segment in live if segment.get(Cell.PID)
-            ),  # the zygote has made it
+            ),  # else the zygote has not forked it yet
             key=lambda row: (row["process"], row["incarnation"]),
         )
         told = self.supervisor
@@ -110,7 +110,7 @@ class StatusBoard:
         }
 
     def activities(self) -> dict[str, Any]:
-        """The document of `/api/activities`: engine, worker type, polls, and the parameters of each, None for any."""
+        """Returns the document of `/api/activities`: engine, worker type, last poll, parameters by activity."""
         now = time.monotonic()
         live = [one for one in self._ledger.segments if one.life is Life.LIVE and one.readable]
         polled_at = max((segment.clock(Clock.LAST_GOOD_POLL) for segment in live), default=0.0)
@@ -131,13 +131,13 @@ class StatusBoard:
         }
 
     def advice(self) -> dict[str, Any]:
-        """The document of `flowherd advise --json`."""
+        """Returns the document of `flowherd advise --json`."""
         return self._adviser.document(self.supervisor)
 
     def is_ready(self) -> bool:
-        """True when work gets done: half of the processes are ready (faults.md C21), and polls bring work.
+        """True if at least half of the processes are ready (faults.md C21) and polls are answered.
 
-        Polls that fail since a short while are no reason to send the traffic elsewhere.
+        Polls may fail for `GOOD_POLL_WITHIN_S` without making the host unready.
         """
         now = time.monotonic()
         live = [segment for segment in self._ledger.segments if segment.life is Life.LIVE]
@@ -145,7 +145,7 @@ class StatusBoard:
         return 2 * self.ready_processes() >= wanted and any(_gets_work(segment, now) for segment in live)
 
     def ready_processes(self) -> int:
-        """The number of process numbers that have a working process; an old and a new incarnation are one."""
+        """Returns the number of process numbers with a ready process; an old and a new incarnation count once."""
         ready = (
             segment.get(Cell.PROCESS)
             for segment in self._ledger.segments
@@ -154,11 +154,11 @@ class StatusBoard:
         return len(set(ready))
 
     def is_reachable(self) -> bool:
-        """True when the latest news of the engine is good."""
+        """True if the last poll was answered."""
         return bool(self._engine([b for b in self._ledger.segments if b.life is Life.LIVE])["reachable"])
 
     def _engine(self, live: list[Segment]) -> dict[str, Any]:
-        """The latest news of any worker counts; full slots make no poll, and no news is good news."""
+        """Returns URL, reachability by the last poll of any worker, and round-trip time."""
         heard = [segment for segment in live if segment.readable]
         latest = max(heard, key=lambda segment: segment.clock(Clock.LAST_GOOD_POLL), default=None)
         rtt_s = latest.clock(Clock.POLL_RTT_S) if latest else 0.0
@@ -206,14 +206,14 @@ class StatusBoard:
         }
 
     def _counted(self, segment: Segment, cell: Cell) -> int:
-        """By this incarnation and those before it that have been settled."""
+        """Returns a counter of this incarnation plus those of earlier, settled ones."""
         ledger, total = self._ledger, ProcessTotal[cell.name]
         return ledger.unmoved(
             lambda: ledger.count(segment, cell) + ledger.process_total(segment.get(Cell.PROCESS), total)
         )
 
     def _measure(self, pid: int, now: float) -> dict[str, float | None]:
-        """The measurements of the last second, however often they are asked for; None once the process is gone."""
+        """Returns measurements at most a second old; None values once the process has ended."""
         meter = self._meters.get(pid)
         if pid and (meter is None or now - meter.read_at >= MEASURED_EVERY_S):
             meter = self._meters[pid] = meter or _Meter(pid)
@@ -225,7 +225,7 @@ _NOTHING: dict[str, float | None] = {"rss_mb": None, "uss_mb": None, "cpu_percen
 
 
 class _Meter:
-    """Memory in MB, and CPU in percent since the reading before, of one process."""
+    """Memory in MB, and CPU in percent since the previous reading, of one process."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -234,7 +234,7 @@ class _Meter:
         self.found = _NOTHING
 
     def read(self, now: float) -> None:
-        """Looks at the process from outside: a blocked one is measured too."""
+        """Measures the process through /proc, which also works for a blocked one."""
         self.read_at = now
         try:
             process = self._process = self._process or psutil.Process(self._pid)
@@ -251,22 +251,22 @@ class _Meter:
 
 
 def _work_of(segment: Segment, now: float) -> dict[str, Any]:
-    """An incarnation's own counters; one that has not opened its segment has said nothing yet."""
-    said = segment.readable
-    counts = summed(segment.work.read_counts().values()) if said else ()
+    """Returns an incarnation's counters; zeros and None before it has opened its segment."""
+    is_open = segment.readable
+    counts = summed(segment.work.read_counts().values()) if is_open else ()
     return {
-        "phase": "running" if said and segment.clock(Clock.READY_AT) else "starting",
-        "slots": segment.get(Cell.LIMIT) if said else 0,
-        "in_flight": segment.get(Cell.RUNNING) if said else 0,
-        "run_ms_p50": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.5)) if said else None,
-        "run_ms_p99": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.99)) if said else None,
-        "loop_lag_ms": milliseconds(loop_lag_s(segment, now)) if said else 0.0,
-        "loops_blocked": segment.get(Cell.BLOCKS) if said else 0,
+        "phase": "running" if is_open and segment.clock(Clock.READY_AT) else "starting",
+        "slots": segment.get(Cell.LIMIT) if is_open else 0,
+        "in_flight": segment.get(Cell.RUNNING) if is_open else 0,
+        "run_ms_p50": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.5)) if is_open else None,
+        "run_ms_p99": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.99)) if is_open else None,
+        "loop_lag_ms": milliseconds(loop_lag_s(segment, now)) if is_open else 0.0,
+        "loops_blocked": segment.get(Cell.BLOCKS) if is_open else 0,
     }
 
 
 def _last_poll_failed(segments: list[Segment]) -> bool:
-    """True when the last poll of any of them failed; one that has not polled yet says nothing."""
+    """True if the newest poll of all these segments failed; segments without a poll do not count."""
     good_at = max((segment.clock(Clock.LAST_GOOD_POLL) for segment in segments), default=0.0)
     bad_at = max((segment.clock(Clock.LAST_BAD_POLL) for segment in segments), default=0.0)
     return bad_at > good_at

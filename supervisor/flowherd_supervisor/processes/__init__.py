@@ -1,1 +1,1 @@
-"""Processes: forking, the table of those that live, killing and reaping."""
+"""Processes: forking, the table of live ones, killing and reaping."""

@@ -1,4 +1,4 @@
-"""The first moments of every process of ours after its fork, and its last one; it forks nothing itself."""
+"""The first steps of every flowherd process after its fork, and its exit."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-_OOM_ADJUSTMENT = 500  # the kernel takes a worker before the keeper or the supervisor
+_OOM_ADJUSTMENT = 500  # the kernel kills a worker before the keeper or the supervisor
 _FIRST_CLOSED = 3
-_LOOKED_AT = 0.9  # of the time to boot: what an import does then is what has kept it
+_LOOKED_AT = 0.9  # of the boot timeout: a stack taken then shows what delays an import
 
 
 def leave_with(main: Callable[[], int]) -> NoReturn:
-    """Runs `main` and leaves with its code: nothing may unwind into the stack of the process that forked."""
+    """Runs `main` and exits with its code, so that nothing unwinds into the stack of the forking process."""
     code: int = Exit.INTERNAL
     try:
         code = main()
@@ -34,24 +34,24 @@ def leave_with(main: Callable[[], int]) -> NoReturn:
         try:
             sys.stdout.flush()
             sys.stderr.flush()
-        finally:  # also when nobody reads them any more (faults.md C27)
+        finally:  # also when the pipes are closed (faults.md C27)
             os._exit(code)
 
 
 def own_group(pid: int) -> None:
-    """Gives a new process its group, as it does itself: whoever is first."""
-    with contextlib.suppress(OSError):  # it was, or has ended
+    """Puts a new process into its own group; the process does the same, since either may be first."""
+    with contextlib.suppress(OSError):  # the child was first, or has ended
         os.setpgid(pid, pid)
 
 
 def begin(title: str, stacks: int, *, expendable: bool, boot_within_s: float | None = None) -> None:
-    """Makes this process one of ours; what it does with signals is for its own first steps.
+    """Sets up a new process: group, crash stacks, title, core limit, OOM score; signals are up to the caller.
 
     Args:
-        title: what `ps` shows.
-        stacks: the file for its last words.
-        expendable: whether the kernel shall take it first when memory ends.
-        boot_within_s: seconds for the import of the app; shortly before they are over its stack is left in `stacks`.
+        title: title in `ps`.
+        stacks: file for the stacks of a fatal signal.
+        expendable: the kernel should kill it first when memory runs out.
+        boot_within_s: seconds for the import of the app; at 90 % of them the stack is written to `stacks`.
 
     """
     os.setpgid(0, 0)
@@ -61,12 +61,12 @@ def begin(title: str, stacks: int, *, expendable: bool, boot_within_s: float | N
     setproctitle(title)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if expendable:
-        with contextlib.suppress(OSError):  # forbidden in some containers: then the kernel chooses by size
+        with contextlib.suppress(OSError):  # forbidden in some containers, where the kernel chooses by size
             _write("/proc/self/oom_score_adj", b"%d" % _OOM_ADJUSTMENT)
 
 
 def _write(path: str, data: bytes) -> None:
-    """A text file would have each child import its codec, and copy the pages of all that takes part."""
+    """Writes without a text file, for which each child would import a codec and copy memory pages."""
     file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(file, data)
@@ -75,7 +75,7 @@ def _write(path: str, data: bytes) -> None:
 
 
 def close_all_but(keep: Sequence[int]) -> None:
-    """Closes every descriptor but 0-2 and `keep`, and puts /dev/null in the place of stdin."""
+    """Closes every descriptor but 0-2 and `keep`, and replaces stdin by /dev/null."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)  # inheritable: a handler's own programs need a stdin too
     first = _FIRST_CLOSED

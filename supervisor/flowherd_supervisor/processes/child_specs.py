@@ -1,4 +1,4 @@
-"""The setups of workers and isolates under one version of the settings; it makes no process."""
+"""The setups of workers and isolates under one version of the settings."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class WorkerOrder(Protocol):
-    """The fields that a Spawn and the message that asks a zygote for it have in common."""
+    """The fields that a Spawn and the Fork message to a zygote have in common."""
 
     @property
     def index(self) -> int:
-        """The number of the process, and of its first worker."""
+        """The index of the process, and of its first worker."""
 
     @property
     def limit(self) -> int:
@@ -38,30 +38,30 @@ class WorkerOrder(Protocol):
 
 
 class IsolateOrder(Protocol):
-    """As above, of an isolate."""
+    """The fields that a SpawnIsolate and the Fork message to a zygote have in common."""
 
     @property
     def index(self) -> int:
-        """The number of its worker's process."""
+        """The index of its worker's process."""
 
     @property
     def key(self) -> int:
-        """The key under which that process knows it."""
+        """The key by which that process identifies it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setups:
-    """Shared by all workers and isolates of a host, whoever forks them.
+    """Creates the setups of all workers and isolates of a host.
 
     Attributes:
         app: `module:attr`.
-        app_dir: goes first on the import path.
-        worker_type: what the user has chosen, None for the app's only type.
-        config: for the whole host; a worker's has its own number of slots.
+        app_dir: put first on the import path.
+        worker_type: the worker type chosen by the user, None for the app's only one.
+        config: configuration of the whole host; that of a worker has its own number of slots.
         activities: options of activities by name.
         most_slots: the host's concurrency.
-        threads: whether all workers are threads of one process.
-        sizes: the settings of workers with so many slots, once there has been one.
+        threads: True if all workers are threads of one process.
+        sizes: cache of worker configurations by number of slots.
 
     """
 
@@ -77,12 +77,12 @@ class Setups:
     sizes: dict[int, WorkerConfig] = field(default_factory=dict)
 
     def load(self) -> LoadedApp | BootFailed:
-        """Imports the app here."""
+        """Imports the app in this process."""
         with gil_watched() if self.threads else nullcontext():
             return load(self.app, self.app_dir, self.worker_type, self.activities)
 
     def title_of(self, index: int, key: int = 0) -> str:
-        """The title that `ps` shows of a process of workers, or of the isolate that it calls `key`."""
+        """Returns the title in `ps` of a worker process, or of the isolate that it calls `key`."""
         if not key:
             return f"flowherd: {'threads' if self.threads else f'process {index}'} of {self.app}"
         worker, own = whose_key(key) if self.threads else (index, key)
@@ -91,13 +91,13 @@ class Setups:
     def isolate(
         self, order: IsolateOrder, processes: int, ends: Sequence[int], loaded: LoadedApp | None = None
     ) -> int:
-        """Works as an isolate and returns the exit code.
+        """Runs an isolate in this process and returns the exit code.
 
         Args:
-            order: names its worker's process, and how that calls it.
-            processes: how many workers there are.
-            ends: its channel, its stdout, its stderr and its lifeline.
-            loaded: the app, where the process it was forked from has imported it.
+            order: index of its worker's process, and the isolate's key.
+            processes: number of workers in the host.
+            ends: descriptors of its channel, stdout, stderr and lifeline.
+            loaded: the app, if the zygote has imported it.
 
         """
         app = self.app, self.app_dir, self.worker_type, self.activities
@@ -118,14 +118,14 @@ class Setups:
         link: Link,
         loaded: LoadedApp | None = None,
     ) -> int:
-        """Works as a process of one worker or, where they are threads, of several; returns the exit code.
+        """Runs one worker in this process, or several as threads; returns the exit code.
 
         Args:
-            order: names the process and says how many slots it has.
-            segments: each worker's part of the ledger.
-            processes: how many workers there are in the host.
-            link: to the supervisor.
-            loaded: the app, where the process it was forked from has imported it.
+            order: the process's index and slots.
+            segments: segment of each worker.
+            processes: number of workers in the host.
+            link: link to the supervisor.
+            loaded: the app, if the zygote has imported it.
 
         """
         if not self.threads:
@@ -140,7 +140,7 @@ class Setups:
         return threaded_process.main(setups, link)
 
     def rehearse(self, processes: int, loaded: LoadedApp) -> None:
-        """Puts the setups of so many workers together, for nobody; those that are born have their settings then."""
+        """Fills the cache of configurations for `processes` workers, so that forked ones find theirs."""
         self.title_of(0)
         for share in set(spread(self.most_slots, processes)):
             self._worker(0, self.ledger.segments[0], share, processes, loaded)

@@ -1,4 +1,4 @@
-"""The one catch-all: a defect of ours is logged, and the host goes on (faults.md P16); it repairs nothing."""
+"""The only catch-all: a defect of flowherd is logged, and the host goes on (faults.md P16)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def contained(work: Callable[[], T], otherwise: T) -> T:
 
 
 def found_by(work: Callable[[], Iterable[T]]) -> Iterator[T]:
-    """Yields what `work` finds, one after the other; a defect ends it, and what came before counts."""
+    """Yields what `work` yields; a defect ends it, after everything that came before."""
     try:
         yield from work()
     except Exception as error:  # noqa: BLE001 - see above

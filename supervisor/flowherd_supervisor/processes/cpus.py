@@ -1,4 +1,4 @@
-"""The number of CPUs this process may really use: affinity and cgroup quota; it never pins anything."""
+"""The number of CPUs this process may use, by affinity and cgroup quota."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class _Mount(NamedTuple):
 
 
 def usable_cpus(*, affinity: int | None = None, root: Path = Path("/")) -> int:
-    """Return how many processes can compute at the same time here, at least 1.
+    """Returns the number of processes that can compute at the same time, at least 1.
 
     The smaller of `affinity` (CPUs in the mask, read from the kernel when not given) and the tightest CPU
     quota of this process's cgroup and all its ancestors, versions 1 and 2. A quota of 1.5 CPUs counts as 2:
-    the second process still finds half a CPU to run on. `root` is another folder than `/` only in tests.
+    the second process can still use half a CPU. `root` differs from `/` only in tests.
     """
     if affinity is None:
         affinity = len(os.sched_getaffinity(0))
@@ -34,16 +34,16 @@ def usable_cpus(*, affinity: int | None = None, root: Path = Path("/")) -> int:
 
 
 def limit_numeric_threads(environment: MutableMapping[str, str], processes: int) -> str:
-    """Lets numeric libraries use no more threads than there are CPUs, over all processes; says what was set.
+    """Limits the threads of numeric libraries so that all processes together use no more than the CPUs.
 
-    Each process would otherwise start as many as there are CPUs. What the user has set stays.
+    Each process would otherwise start as many threads as there are CPUs. Variables that are set stay.
 
     Args:
-        environment: what processes will inherit.
-        processes: how many there will be.
+        environment: the environment that processes inherit.
+        processes: number of processes.
 
     Returns:
-        One phrase for the banner, empty when the user has set all of them.
+        A phrase for the banner; "" if all variables were set.
 
     """
     each = max(1, usable_cpus() // processes)
@@ -53,13 +53,13 @@ def limit_numeric_threads(environment: MutableMapping[str, str], processes: int)
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
-    """Return the tightest CPU quota in CPUs over all ancestors, or None where nothing limits."""
+    """Returns the tightest CPU quota of all ancestors in CPUs, None if there is none."""
     quotas = [quota for folder in _cgroup_folders(root) if (quota := _quota_of(folder)) is not None]
     return min(quotas, default=None)
 
 
 def _cgroup_folders(root: Path) -> Iterator[Path]:
-    """Yield every folder that can hold a quota for this process, from its own cgroup up to each mount."""
+    """Yields every folder that can hold a quota for this process, from its own cgroup up to each mount."""
     paths = _own_paths(_read(root / "proc/self/cgroup"))
     for mount in _mounts(_read(root / "proc/self/mountinfo")):
         own = paths.get(mount.version)
@@ -71,7 +71,7 @@ def _cgroup_folders(root: Path) -> Iterator[Path]:
 
 
 def _own_paths(text: str) -> dict[int, PurePosixPath]:
-    """Map the cgroup version to this process's path; a line reads `hierarchy:controllers:path`."""
+    """Maps the cgroup version to this process's path; a line reads `hierarchy:controllers:path`."""
     paths: dict[int, PurePosixPath] = {}
     for line in text.splitlines():
         hierarchy, controllers, path = (*line.split(":", 2), "", "")[:3]
@@ -83,7 +83,7 @@ def _own_paths(text: str) -> dict[int, PurePosixPath]:
 
 
 def _mounts(text: str) -> Iterator[_Mount]:
-    """Yield the cgroup mounts that can carry CPU quotas (proc(5), mountinfo)."""
+    """Yields the cgroup mounts that can carry CPU quotas (proc(5), mountinfo)."""
     for line in text.splitlines():
         before, separator, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
@@ -97,7 +97,7 @@ def _mounts(text: str) -> Iterator[_Mount]:
 
 
 def _below(path: PurePosixPath, mount_root: PurePosixPath) -> PurePosixPath:
-    """Return the path relative to its mount; what lies outside the mount is seen at the mount itself."""
+    """Returns the path relative to its mount; a path outside the mount becomes the mount itself."""
     if ".." in path.parts:  # the cgroup lies above the root of our cgroup namespace
         return PurePosixPath()
     if path.is_relative_to(mount_root):
@@ -106,7 +106,7 @@ def _below(path: PurePosixPath, mount_root: PurePosixPath) -> PurePosixPath:
 
 
 def _quota_of(folder: Path) -> float | None:
-    """Return the quota written in one cgroup folder, in CPUs."""
+    """Returns the quota of one cgroup folder in CPUs, None if it has none."""
     words = _read(folder / "cpu.max").split()  # version 2: "max 100000" or "150000 100000"
     if not words:  # version 1: two files, -1 for no limit
         words = [*_read(folder / "cpu.cfs_quota_us").split(), *_read(folder / "cpu.cfs_period_us").split()]
@@ -124,5 +124,5 @@ def _unescape(text: str) -> str:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # no such controller, or hidden from us: then it does not limit what we can see
+    except OSError:  # no such controller, or not visible here
         return ""

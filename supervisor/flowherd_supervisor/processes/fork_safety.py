@@ -1,4 +1,4 @@
-"""The threads, sockets and devices of an imported app that do not survive a fork; it ends and closes nothing."""
+"""Finds threads, sockets and devices of an imported app that do not survive a fork."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FDS, _THREADS = Path("/proc/self/fd"), Path("/proc/self/task")
-_CUDA_DEVICES = "/dev/nvidia"  # whatever library has initialised CUDA holds one open
+_CUDA_DEVICES = "/dev/nvidia"  # a library that has initialised CUDA keeps one open
 
 
 def open_sockets() -> dict[str, int]:
-    """The sockets of this process: what the kernel calls them, and their descriptors."""
+    """Maps the kernel's name of each open socket of this process to its descriptor."""
     return {name: fd for name, fd in _descriptors() if name.startswith("socket:")}
 
 
 def found(sockets_before: dict[str, int]) -> Iterator[str]:
-    """Yields a phrase for each hazard; call it after a fork, which the threads that come to terms with forks notice.
+    """Yields a phrase for each hazard; call it after a fork, at which some libraries stop their threads.
 
     Args:
-        sockets_before: what was open before the app was imported.
+        sockets_before: the result of `open_sockets` before the app was imported.
 
     """
     for name in _threads():
@@ -40,7 +40,7 @@ def found(sockets_before: dict[str, int]) -> Iterator[str]:
 
 
 def _threads() -> list[str]:
-    """The names of all threads but the main one, and where they stand; those of C libraries have a kernel's name."""
+    """Returns name and current line of all threads but the main one; threads of C libraries have a kernel's name."""
     pythons = threads()
     names = []
     for task in sorted(_THREADS.iterdir()):
@@ -59,13 +59,13 @@ def _descriptors() -> Iterator[tuple[str, int]]:
 
 
 def _peer(fd: int) -> str:
-    """Whom a socket is connected to, else where it listens."""
+    """Describes the peer of a socket, else its own address."""
     with socket.socket(fileno=os.dup(fd)) as one:
         for way, look in (("connected to", one.getpeername), ("bound to", one.getsockname)):
             with contextlib.suppress(OSError):
                 if address := _address(look()):
                     return f"{way} {address}"
-    return "connected to nobody"
+    return "not connected"
 
 
 def _address(raw: Any) -> str:
@@ -76,7 +76,7 @@ def _address(raw: Any) -> str:
 
 
 def _cuda_is_initialised() -> bool:
-    with contextlib.suppress(Exception):  # a library that was half imported
+    with contextlib.suppress(Exception):  # a partly imported library
         torch: Any = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_initialized():
             return True

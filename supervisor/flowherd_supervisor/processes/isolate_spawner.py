@@ -1,4 +1,4 @@
-"""Has isolates made, directly or by the zygote, and keeps their descriptors until they exist; it decides nothing."""
+"""Forks isolates directly or through the zygote, and keeps their descriptors until they exist."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 class IsolateSpecs(Protocol):
-    """Says how to make an isolate directly."""
+    """Supplies the recipe for an isolate that is forked directly."""
 
     def isolate_birth(self, order: actions.SpawnIsolate, ends: Sequence[int]) -> IsolateBirth: ...
 
 
 class Isolation:
-    """Every isolate begins here.
+    """Starts isolates and passes their messages on.
 
     Args:
         processes: the supervisor's children.
-        births: how to make one directly.
-        introduce: is told of each that exists.
+        births: recipes for isolates that are forked directly.
+        introduce: called with each new isolate.
 
     """
 
@@ -49,10 +49,10 @@ class Isolation:
         self._births = births
         self._introduce = introduce
         self._ends: dict[_Names, Sequence[int]] = {}
-        self._stacks: dict[_Names, int] = {}  # of those that a zygote has been asked for
+        self._stacks: dict[_Names, int] = {}  # of isolates ordered from a zygote
 
     def wanted(self, handle: Handle, message: messages.FromWorker, fds: Sequence[int]) -> Iterator[Event]:
-        """A worker's wish as a fact; the descriptors that came along are kept for the isolate."""
+        """Translates a worker's request into an event and keeps its descriptors for the isolate."""
         names = (handle.index, handle.incarnation, message.key)
         match message:
             case messages.NeedIsolate() if len(fds) == _ENDS and names not in self._ends:
@@ -68,7 +68,7 @@ class Isolation:
         _close(fds)
 
     def perform(self, order: actions.AboutIsolate, host_processes: int) -> list[Event]:
-        """Carries out one order; what comes of it at once are facts."""
+        """Performs one action and returns the events that follow at once."""
         match order:
             case actions.SpawnIsolate():
                 return self._make(order, host_processes)
@@ -84,7 +84,7 @@ class Isolation:
         return []
 
     def answered(self, answer: messages.FromZygote) -> list[Event]:
-        """A zygote has made an isolate, or could not."""
+        """Handles a zygote's reply: an isolate exists, or could not be forked."""
         names = (answer.index, answer.incarnation, answer.key)
         stacks = self._stacks.pop(names, None)
         if stacks is None:
@@ -109,11 +109,11 @@ class Isolation:
                 return []
             birth = self._births.isolate_birth(order, self._ends[names])
             return self._exists(self._processes.spawn_isolate(*names, birth))
-        except Exception as error:  # noqa: BLE001 - the worker waits for an answer, whatever it is
+        except Exception as error:  # noqa: BLE001 - the worker needs an answer in any case
             return [events.IsolateNotForked(*names, str(error) or repr(error))]
 
     def _ask(self, order: actions.SpawnIsolate, host_processes: int) -> None:
-        """A zygote that cannot be reached will be found out by its silence, or by its end."""
+        """Sends the order to the zygote; a closed link is ignored, since the zygote's exit or silence follows."""
         names = (order.index, order.incarnation, order.key)
         stacks = self._stacks[names] = os.memfd_create("stacks")
         fork = messages.Fork(order.index, order.incarnation, (), 0, host_processes, order.key)
@@ -123,11 +123,11 @@ class Isolation:
                 zygote.link.send(fork, [*self._ends[names], stacks])
 
     def _exists(self, isolate: IsolateHandle) -> list[Event]:
-        """Closes this side's descriptors once the isolate has its own: end of file needs both closed."""
+        """Closes our copies of an isolate's descriptors, so that its exit is an end of file, and returns its event."""
         names = (isolate.index, isolate.incarnation, isolate.key)
         _close(self._ends.get(names, ()))
         self._ends[names] = ()
-        if self._processes.find_isolate(*names) is not None:  # else it has ended already, and is reaped
+        if self._processes.find_isolate(*names) is not None:  # else it has already been reaped
             self._introduce(isolate)
         return [events.IsolateForked(*names, isolate.pid)]
 

@@ -1,4 +1,4 @@
-"""Asks the kernel if a SIGKILL was its own, for want of memory; it changes nothing."""
+"""Finds out whether a SIGKILL came from the kernel because memory ran out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class OomCounter:
     """The `oom_kill` count of this process's control group (cgroup v2, `memory.events`).
 
     Args:
-        root: where `/proc` and `/sys` are.
+        root: parent folder of `proc` and `sys`.
 
     """
 
@@ -21,7 +21,7 @@ class OomCounter:
         self._seen = self._read()
 
     def annotate(self, status: int) -> int:
-        """A wait status, with what the kernel says of a SIGKILL; unchanged when it says nothing."""
+        """Adds to the wait status of a SIGKILL whether memory ran out; unchanged if the kernel does not report it."""
         if status & 0x7F != signal.SIGKILL:
             return status
         count = self._read()
@@ -40,7 +40,7 @@ class OomCounter:
 
 
 def _memory_events(root: Path) -> Path | None:
-    """The counter's file; the root group has none, and neither has cgroup v1."""
+    """Returns the counter's file; None for the root group and for cgroup v1, which have none."""
     try:
         groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Two switches of the kernel that Python has no name for; nothing else."""
+"""Two options of prctl(2), which Python's standard library does not offer."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def become_subreaper() -> None:
-    """From now on the orphans of this process's descendants become its own children."""
+    """Makes this process the new parent of orphaned descendants."""
     _prctl(_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent() -> None:
-    """SIGKILL for this process when its present parent ends; the caller must look once more who that is."""
+    """Makes the kernel send SIGKILL when the current parent ends; the caller must check the parent afterwards."""
     _prctl(_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def stop_with_parent() -> None:
-    """SIGTERM for this process when its present parent ends; it holds for what the process executes, too."""
+    """Makes the kernel send SIGTERM when the current parent ends; this survives an exec."""
     _prctl(_SET_PDEATHSIG, signal.SIGTERM)
 
 

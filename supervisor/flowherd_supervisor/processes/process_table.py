@@ -1,4 +1,4 @@
-"""Makes, reaches, kills and reaps the supervisor's children; it decides nothing."""
+"""The supervisor's children: fork, kill, abort and reap."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from flowherd.ledger import Segment
 
 _STACKS_BYTES = 1 << 20
-_FLAGS, _PF_EXITING = 6, 0x4  # of /proc/PID/stat, counted from the state
+_FLAGS, _PF_EXITING = 6, 0x4  # field of /proc/PID/stat, counted from the state, and flag
 
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """The steps that make one process.
+    """The recipe for one process.
 
     Attributes:
-        title: what `ps` shows.
+        title: title in `ps`.
         keep: descriptors that stay open besides 0-2 and the link.
-        main: what the new process does; its result is the exit code.
-        expendable: whether the kernel shall take it first when memory ends.
-        boot_within_s: seconds for the import of the app, None for what imports none.
+        main: runs in the new process and returns the exit code.
+        expendable: the kernel should kill it first when memory runs out.
+        boot_within_s: seconds for the import of the app, None for a process without one.
 
     """
 
@@ -51,12 +51,12 @@ class Birth:
 
 @dataclass(frozen=True, slots=True)
 class IsolateBirth:
-    """The steps that make one isolate directly.
+    """The recipe for an isolate that is forked directly.
 
     Attributes:
-        title: what `ps` shows.
-        ends: its channel, its stdout, its stderr and its lifeline.
-        main: what it does; its result is the exit code.
+        title: title in `ps`.
+        ends: descriptors of its channel, stdout, stderr and lifeline.
+        main: runs in the isolate and returns the exit code.
 
     """
 
@@ -72,22 +72,22 @@ class Handle:
     index: int
     incarnation: int
     pid: int
-    pidfd: int  # -1 where it had been reaped before we knew of it
+    pidfd: int  # -1 if it was reaped before the zygote's message arrived
     link: Link
     segments: tuple[Segment, ...]  # one for each worker in it; none for the keeper and a zygote
-    stacks: int  # a file in memory, where a crash leaves its stacks
+    stacks: int  # memory file for the stacks of a crash
 
     def last_words(self) -> list[str]:
-        """The stacks that a fatal signal has left; empty for a calm end."""
+        """Returns the stacks that a fatal signal has left; empty without one."""
         return _last_words(self.stacks)
 
     @property
     def standing_at(self) -> str:
-        """The line of the user's where its import stood when it had taken long, "" before that."""
+        """The user's line at which a slow import stood, "" if the import was not slow."""
         return standing_at(_left_in(self.stacks))
 
     def forget_words(self) -> None:
-        """Its import has ended; the offset of the file is the child's, too."""
+        """Empties the file after the import; the child shares its offset."""
         os.ftruncate(self.stacks, 0)
         os.lseek(self.stacks, 0, os.SEEK_SET)
 
@@ -101,7 +101,7 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class IsolateHandle:
-    """An isolate as its parent sees it; `process` and `incarnation` are its worker's, who calls it `key`."""
+    """An isolate as its parent sees it; `index` and `incarnation` are its worker's, which calls it `key`."""
 
     index: int
     incarnation: int
@@ -110,7 +110,7 @@ class IsolateHandle:
     stacks: int
 
     def last_words(self) -> list[str]:
-        """As a worker's."""
+        """Returns the stacks that a fatal signal has left; empty without one."""
         return _last_words(self.stacks)
 
     def close(self) -> None:
@@ -136,31 +136,31 @@ class Processes:
         self._handles: dict[int, Handle] = {}
         self._isolates: dict[int, IsolateHandle] = {}
         self._ended: list[tuple[Child, int]] = []
-        self._unclaimed: dict[int, int] = {}  # pid and status of what has been reaped and may yet be ours
-        self._killed: set[int] = set()  # pids that have been sent SIGKILL and not been reaped
+        self._unclaimed: dict[int, int] = {}  # pid → status of reaped processes that a zygote may yet report
+        self._killed: set[int] = set()  # pids that were sent SIGKILL and are not reaped
         self._oom = OomCounter()
-        self.strangers = 0  # reaped, but never ours: orphans of user code
+        self.strangers = 0  # number of reaped orphans of user code
 
     def __iter__(self) -> Iterator[Handle]:
         return iter(tuple(self._handles.values()))
 
     @property
     def isolates(self) -> Sequence[IsolateHandle]:
-        """Isolates that have not been reaped."""
+        """The isolates that have not been reaped."""
         return tuple(self._isolates.values())
 
     def find(self, index: int, incarnation: int) -> Handle | None:
-        """The child, or None once it has been reaped."""
+        """Returns the child, None once it has been reaped."""
         for handle in self._handles.values():
             if (handle.index, handle.incarnation) == (index, incarnation):
                 return handle
         return None
 
     def spawn(self, index: int, incarnation: int, segments: tuple[Segment, ...], birth: Birth) -> Handle:
-        """Spawner one child directly.
+        """Forks one child directly.
 
         Raises:
-            OSError: no process, memory or descriptor is to be had (faults.md P12, P13).
+            OSError: no process, memory or descriptor is available (faults.md P12, P13).
 
         """
         ours, theirs = Link.pair()
@@ -187,7 +187,7 @@ class Processes:
         return handle
 
     def spawn_isolate(self, index: int, incarnation: int, key: int, birth: IsolateBirth) -> IsolateHandle:
-        """Spawner one isolate directly; OSError as for `spawn`."""
+        """Forks one isolate directly; OSError as for `spawn`."""
         stacks = os.memfd_create("stacks")
 
         def be_born(parent: int) -> int:
@@ -207,7 +207,7 @@ class Processes:
         return isolate
 
     def adopt(self, child: Child) -> None:
-        """Takes a child into the table; one that was forked by another process may have been reaped already."""
+        """Adds a child to the table; one forked by a zygote may already have been reaped."""
         if child.pid in self._unclaimed:
             self._ended.append((child, self._unclaimed.pop(child.pid)))
         elif isinstance(child, Handle):
@@ -216,38 +216,38 @@ class Processes:
             self._isolates[child.pid] = child
 
     def find_isolate(self, index: int, incarnation: int, key: int) -> IsolateHandle | None:
-        """The isolate, or None once it has been reaped."""
+        """Returns the isolate, None once it has been reaped."""
         names = (index, incarnation, key)
         return next((i for i in self._isolates.values() if (i.index, i.incarnation, i.key) == names), None)
 
     def kill_group(self, isolate: IsolateHandle) -> None:
-        """SIGKILL for its group."""
+        """Sends SIGKILL to the isolate's process group."""
         assert isolate.pid in self._isolates, isolate
         self._is_killed_by_us(isolate.pid)
         _signal_group(isolate.pid, signal.SIGKILL)
 
     def kill(self, handle: Handle) -> None:
-        """SIGKILL; the handle is in the table only while its process has not been reaped (faults.md P11)."""
+        """Sends SIGKILL; a handle in the table is not reaped, so its pid is not reused (faults.md P11)."""
         assert handle.pid in self._handles, handle
         self._is_killed_by_us(handle.pid)
         os.kill(handle.pid, signal.SIGKILL)
 
     def abort(self, handle: Handle) -> None:
-        """SIGABRT: faulthandler writes the stacks of all threads, also with the GIL held, and the process dies."""
+        """Sends SIGABRT: faulthandler writes all threads' stacks, even with the GIL held, and the process dies."""
         assert handle.pid in self._handles, handle
         os.kill(handle.pid, signal.SIGABRT)
 
     def reap(self) -> None:
-        """Collects every child that has ended (faults.md P14); `ended` tells, once all messages have been read.
+        """Reaps every child that has ended (faults.md P14); `ended` returns them, once all messages have been read.
 
-        What an isolate has started dies with it: its group is killed while its name cannot be anybody else's.
+        Programs of an isolate die with it: its group is killed before the reap, while its id cannot be reused.
         """
         with contextlib.suppress(ChildProcessError):
             while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
                 pid = dead.si_pid
                 if pid in self._isolates:
                     _signal_group(pid, signal.SIGKILL)
-                status = os.waitpid(pid, 0)[1]  # from here on only this process knows of it
+                status = os.waitpid(pid, 0)[1]  # from here on only this table knows of it
                 status = contained(partial(self._annotated, pid, status), status)
                 child = self._handles.pop(pid, None) or self._isolates.pop(pid, None)
                 if child is None:
@@ -256,12 +256,12 @@ class Processes:
                     self._ended.append((child, status))
 
     def _is_killed_by_us(self, pid: int) -> None:
-        """Remembers that it is, unless it is ending by itself already: its channel closes before it can be reaped."""
+        """Records a kill, unless the process is already exiting: its channel closes before it can be reaped."""
         if not is_exiting(pid):
             self._killed.add(pid)
 
     def _annotated(self, pid: int, status: int) -> int:
-        """A wait status, with what the kernel says of a SIGKILL, and whether it was ours."""
+        """Adds to the wait status of a SIGKILL whether we sent it and whether memory ran out."""
         was_killed = pid in self._killed
         self._killed.discard(pid)
         ours = OURS if was_killed and status & 0x7F == signal.SIGKILL else 0
@@ -269,11 +269,11 @@ class Processes:
 
     @property
     def ending(self) -> Sequence[Handle]:
-        """The children that have been reaped and not told yet; their last messages can still be read."""
+        """Reaped children that `ended` has not returned yet; their last messages can still be read."""
         return [child for child, _ in self._ended if isinstance(child, Handle)]
 
     def ended(self) -> list[tuple[Child, int]]:
-        """The ended children, with annotated statuses (`flowherd.wait_status`), each once; the rest were strangers."""
+        """Returns each ended child once, with its annotated status (`flowherd.wait_status`); counts strangers."""
         ended, self._ended = self._ended, []
         self.strangers += len(self._unclaimed)
         self._unclaimed.clear()
@@ -281,7 +281,7 @@ class Processes:
 
 
 def _fork(be_born: Callable[[int], int]) -> int:
-    """The pid of a new process, which does what `be_born` says, given its parent's pid."""
+    """Forks a process that runs `be_born` with its parent's pid; returns the new pid."""
     assert threading.active_count() == 1, "forking with threads copies locked locks (faults.md P20)"
     parent = os.getpid()
     pid = os.fork()
@@ -294,18 +294,18 @@ def _pidfd(pid: int) -> int:
     try:
         return os.pidfd_open(pid)
     except OSError:
-        os.kill(pid, signal.SIGKILL)  # nobody would know of it
+        os.kill(pid, signal.SIGKILL)  # it would not be in the table
         os.waitpid(pid, 0)
         raise
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(OSError):  # what is left of it belongs to another user
+    with contextlib.suppress(OSError):  # the rest of it belongs to another user
         os.killpg(pid, number)
 
 
 def is_exiting(pid: int) -> bool:
-    """True when the kernel has begun to end it, for whatever reason (proc(5), `flags`)."""
+    """True if the kernel has begun to end the process, for any reason (proc(5), `flags`)."""
     try:
         fields = (
             Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()

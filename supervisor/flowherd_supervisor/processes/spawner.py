@@ -1,4 +1,4 @@
-"""Makes processes, directly or through the zygote, and keeps their segments until they exist; it decides nothing."""
+"""Forks processes directly or through the zygote, and keeps their segments until they exist."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 class ProcessSpecs(Protocol):
-    """Says how to make the process that a Spawn orders: the keeper, the zygote, or the workers of some segments."""
+    """Supplies the recipe for the process that a Spawn orders: keeper, zygote or workers."""
 
     def birth(self, order: actions.Spawn, segments: tuple[Segment, ...]) -> Birth: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A worker that a zygote has been asked for: what is ours of it, and what becomes its own."""
+    """A worker process ordered from a zygote: our end of its link, its segments and its file for stacks."""
 
     order: actions.Spawn
     segments: tuple[Segment, ...]
@@ -41,7 +41,7 @@ class _Asked:
 
 
 class Spawner:
-    """Keeper, zygotes and workers begin here."""
+    """Starts keeper, zygotes and workers."""
 
     def __init__(self, processes: Processes, ledger: Ledger, wakeups: Wakeups, births: ProcessSpecs) -> None:
         self._processes = processes
@@ -51,11 +51,11 @@ class Spawner:
         self._asked: dict[tuple[int, int], _Asked] = {}
 
     def make(self, order: actions.Spawn, host_processes: int) -> Handle | events.SpawnFailed | None:
-        """Makes the process, or asks the zygote for it; then the answer comes later.
+        """Forks the process, or orders it from the zygote and returns None, since the answer comes later.
 
         Args:
-            order: what to make, and who shall.
-            host_processes: how many workers there are.
+            order: the process, and the zygote to fork it from.
+            host_processes: number of workers in the host.
 
         """
         segments: tuple[Segment, ...] = ()
@@ -72,17 +72,17 @@ class Spawner:
                 return None
             birth = self._births.birth(order, segments)
             return self._known(self._processes.spawn(order.index, order.incarnation, segments, birth))
-        except Exception as error:  # noqa: BLE001 - the brain waits for an answer, whatever it is
+        except Exception as error:  # noqa: BLE001 - the state machine needs an answer in any case
             self._give_back(segments)
             return events.SpawnFailed(order.index, order.incarnation, str(error) or repr(error))
 
     def _taken(self) -> set[int]:
-        """Whatever a segment says of itself: those of processes that have not been reaped are in use."""
+        """Returns the segments of ordered and unreaped processes, regardless of their contents."""
         asked = (segment for one in self._asked.values() for segment in one.segments)
         return {segment.number for segment in chain(asked, *(one.segments for one in self._processes))}
 
     def answered(self, answer: messages.FromZygote) -> Handle | events.SpawnFailed | None:
-        """A zygote has made what it was asked for, or could not."""
+        """Handles a zygote's reply: a process exists, or could not be forked."""
         asked = self._asked.pop((answer.index, answer.incarnation), None)
         if asked is None:
             log.error("unasked_fork", process=answer.index, answer=repr(answer))
@@ -97,14 +97,14 @@ class Spawner:
                 return events.SpawnFailed(answer.index, answer.incarnation, reason)
 
     def zygote_ended(self, incarnation: int) -> None:
-        """Nobody will make what this one was asked for: whoever holds the other end of a link sees its end."""
+        """Drops the open orders of an ended zygote; a child that was forked after all sees its link close."""
         for names, asked in list(self._asked.items()):
             if asked.order.zygote == incarnation:
                 del self._asked[names]
                 self._drop(asked)
 
     def _ask(self, order: actions.Spawn, segments: tuple[Segment, ...], host_processes: int) -> None:
-        """A zygote that cannot be reached will be found out by its silence, or by its end."""
+        """Sends the order to the zygote; a closed link is ignored, since the zygote's exit or silence follows."""
         ours, theirs = Link.pair()
         stacks = os.memfd_create("stacks")
         self._asked[order.index, order.incarnation] = _Asked(order, segments, ours, stacks)
@@ -121,7 +121,7 @@ class Spawner:
         asked.link.set_blocking(blocking=False)
         try:
             pidfd = os.pidfd_open(pid)
-        except OSError:  # it has ended, and has been reaped
+        except OSError:  # it has already been reaped
             pidfd = -1
         return Handle(order.index, order.incarnation, pid, pidfd, asked.link, asked.segments, asked.stacks)
 
@@ -136,7 +136,7 @@ class Spawner:
         self._give_back(asked.segments)
 
     def _give_back(self, segments: tuple[Segment, ...]) -> None:
-        """The keeper frees what has ended."""
+        """Ends the segments, so that the keeper frees them."""
         for segment in segments:
             if segment.life is Life.LIVE:
                 segment.end(Cause.CLEAN)

@@ -1,4 +1,4 @@
-"""Reads the stacks that a process has left, of a fatal signal or of an import that takes long; pure."""
+"""Parses the stacks that faulthandler wrote at a fatal signal or during a slow import."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from flowherd.process.user_frames import innermost
 
 ROOM = 3_000  # characters
-_FRAMES = 20  # of a thread, the innermost
+_FRAMES = 20  # innermost frames of a thread
 _FRAME = re.compile(r'^File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
-# Every process is a fork of the supervisor: below its own frames stand those of whoever has forked it.
+# Every process is a fork: its own frames are followed by those of the process that forked it.
 _FORKED_BY = re.compile(
     r'/flowherd_supervisor/(processes|shell|cli)/\w+\.py"|/flowherd/settings/command_line\.py"'
     r"|/cyclopts/|<frozen runpy>"
@@ -17,12 +17,12 @@ _FORKED_BY = re.compile(
 
 
 def shortened(text: str) -> list[str]:
-    """The error, then the innermost frames of each thread.
+    """Returns the error, then the innermost frames of each thread.
 
     The main thread comes last and is the last to be shortened: handlers block it.
 
     Args:
-        text: as faulthandler writes it: a line that says what happened, then a block of lines for each thread.
+        text: output of faulthandler: a line with the error, then a block of lines for each thread.
 
     """
     first, *rest = [line.strip() for line in text.splitlines() if line.strip()] or [""]
@@ -38,7 +38,7 @@ def shortened(text: str) -> list[str]:
 
 
 def standing_at(text: str) -> str:
-    """The user's innermost frame of the main thread, "" without one.
+    """Returns the user's innermost frame of the main thread, "" if there is none.
 
     Args:
         text: as above.

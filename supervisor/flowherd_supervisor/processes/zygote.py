@@ -1,8 +1,7 @@
-"""The process that imports the app once and then does nothing but fork; it has one thread, and no work of its own.
+"""The zygote: imports the app once and then only forks; it has one thread.
 
-A fork from it is a double one, so that the supervisor becomes the parent: the zygote forks a go-between, which
-forks the child, tells the supervisor, lets the child begin, and ends. The child begins only if the supervisor
-has been told: what has not been named never runs.
+It forks twice, so that the supervisor becomes the parent: the zygote forks an intermediate process, which forks the
+child, sends its pid to the supervisor, lets the child begin, and ends. A child whose pid was not sent never begins.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ if TYPE_CHECKING:
     from flowherd.execution.load_app import LoadedApp
     from flowherd_supervisor.processes.child_specs import Setups
 
-_BIRTHS = 10  # as many as there are lives in a rehearsal
-ADOPTED_WITHIN_S = 1.0  # from the go-between's last act to its end
+_BIRTHS = 10  # as many as `flowherd.process.rehearsal` runs
+ADOPTED_WITHIN_S = 1.0  # from the last step of the intermediate process to its end
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -60,7 +59,7 @@ class ZygoteSetup:
 
 
 def main(setup: ZygoteSetup, link: Link) -> int:
-    """Imports the app, says what became of it, and forks on order until the supervisor closes the link."""
+    """Imports the app, reports the result, and forks on order until the supervisor closes the link."""
     logs.name_process(process="preload")
     die_with_parent()
     if os.getppid() != setup.supervisor_pid:
@@ -73,7 +72,7 @@ def main(setup: ZygoteSetup, link: Link) -> int:
     _prepare(setup, loaded)
     _fork_and_end()
     found = list(fork_safety.found(sockets))
-    sys.stdout.flush()  # what an import has printed must not be printed once more by each child
+    sys.stdout.flush()  # else each child would print the import's output again
     sys.stderr.flush()
     worker_type = loaded.registry.worker_type or ""
     activities = {definition.name: definition.mode.value for definition in loaded.registry}
@@ -87,7 +86,7 @@ def main(setup: ZygoteSetup, link: Link) -> int:
 
 
 def _prepare(setup: ZygoteSetup, loaded: LoadedApp) -> None:
-    """Has children share memory that they would write to: each page of it costs each of them a copy."""
+    """Writes to memory before the forks that each child would otherwise write to, and copy, itself."""
     rehearse(setup.setups.config)
     for _ in range(_BIRTHS):
         _rehearse_birth(setup, loaded)
@@ -95,16 +94,14 @@ def _prepare(setup: ZygoteSetup, loaded: LoadedApp) -> None:
 
 
 def _rehearse_birth(setup: ZygoteSetup, loaded: LoadedApp) -> None:
-    """Does what a child does before it works, as far as another process can do it."""
-    worker_process.ignore_signals(
-        again=True
-    )  # for all that are born here, too: the app may have installed handlers of its own
+    """Does the first steps of a child here, as far as possible."""
+    worker_process.ignore_signals(again=True)  # also for all children: the app may have installed handlers
     _part_ways()
     setup.setups.rehearse(setup.processes, loaded)
 
 
 def _fork_and_end() -> None:
-    """Libraries that come to terms with forks stop their threads at the first one."""
+    """Forks once, at which fork-aware libraries stop their threads."""
     pid = os.fork()
     if not pid:
         os._exit(Exit.CLEAN)
@@ -112,7 +109,7 @@ def _fork_and_end() -> None:
 
 
 def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):  # the app has told the kernel to reap by itself
+    with contextlib.suppress(ChildProcessError):  # the app has made the kernel reap children
         os.waitpid(pid, 0)
 
 
@@ -123,10 +120,10 @@ class _Zygote:
         self._loaded = loaded
 
     def serve(self) -> int:
-        """Spawner on order.
+        """Forks on order.
 
         Raises:
-            LinkClosed: the supervisor has no more use for this process.
+            LinkClosed: the supervisor has closed the link.
 
         """
         while True:
@@ -157,7 +154,7 @@ class _Zygote:
             os.close(let_begin)
 
     def _go_between(self, order: Fork, fds: Sequence[int], may_begin: int, let_begin: int) -> int:
-        """Spawner the child and names it; with this process ends the child's last tie to the zygote."""
+        """Forks the child and reports its pid; the end of this process makes the supervisor the child's parent."""
         try:
             self_fd = os.pidfd_open(os.getpid())
             pid = os.fork()
@@ -168,7 +165,7 @@ class _Zygote:
             os.close(let_begin)
             leave_with(lambda: self._be_born(order, fds, may_begin, self_fd))
         own_group(pid)
-        with contextlib.suppress(LinkClosed):  # the supervisor does not want to hear of it: it must not begin
+        with contextlib.suppress(LinkClosed):  # the supervisor has closed the link: the child must not begin
             self._link.send(Forked(order.index, order.incarnation, pid, order.key))
             os.write(let_begin, b"!")
         return Exit.CLEAN
@@ -178,7 +175,7 @@ class _Zygote:
         *ends, stacks = fds
         setups = self._setup.setups
         if order.key:
-            worker_process.obey_signal(signal.SIGTERM)  # this process ignores it, with all that are born here
+            worker_process.obey_signal(signal.SIGTERM)  # the zygote ignores it, and so would its children
         begin(setups.title_of(order.index, order.key), stacks, expendable=True)
         if not self._is_adopted(may_begin, go_between):
             return Exit.RELEASED
@@ -189,7 +186,7 @@ class _Zygote:
         return setups.work(order, segments, order.processes, Link.of(*ends), self._loaded)
 
     def _is_adopted(self, may_begin: int, go_between: int) -> bool:
-        """Waits until the supervisor has been told and is the parent."""
+        """Waits until the supervisor has the pid and is the parent."""
         if not os.read(may_begin, 1):
             return False
         ended = select.poll()
@@ -205,10 +202,8 @@ def _failure(order: Fork, error: OSError) -> ForkFailed:
 
 
 def _part_ways() -> None:
-    """Separates what two children of one zygote must not share."""
+    """Seeds random generators anew, which children of one zygote must not share."""
     random.seed()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
-        numpy_random.seed(
-            int.from_bytes(os.urandom(4))
-        )  # without a number it copies a hundred kilobytes more
+        numpy_random.seed(int.from_bytes(os.urandom(4)))  # without a seed numpy copies 100 KB more

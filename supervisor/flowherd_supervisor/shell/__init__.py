@@ -1,1 +1,1 @@
-"""The supervisor around its brain: it waits, gathers facts, and performs what the brain decides."""
+"""The supervisor around its state machine: waits, collects events and performs actions."""

@@ -1,4 +1,4 @@
-"""Binds the sockets that `status` reads, before anything is forked, so that the keeper inherits them."""
+"""Binds the admin sockets before anything is forked, so that the keeper inherits them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 def admin_folder() -> Path:
-    """`$XDG_RUNTIME_DIR/flowherd`, else a folder of the user's own in the temp dir."""
+    """Returns `$XDG_RUNTIME_DIR/flowherd`, else the user's own folder in the temporary directory."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime).is_dir():
         return Path(runtime) / "flowherd"
@@ -34,7 +34,7 @@ def _private_folder() -> Path:
 
 
 def _check_private(folder: Path) -> None:
-    """Refuses a folder that others can write to: they could replace the socket (faults.md N16)."""
+    """Refuses a folder in which another user could replace our socket (faults.md N16)."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ConfigurationError(
@@ -46,13 +46,13 @@ def check_own(path: Path) -> None:
     """Refuses a socket that another user has bound, or whose folder another user can write to.
 
     Raises:
-        ConfigurationError: naming the owner and the remedy.
+        ConfigurationError: the message names the owner or the remedy.
 
     """
     try:
         folder, own = path.parent.stat(), path.lstat()
     except OSError:
-        return  # there is nothing to speak to: connecting says so
+        return  # nothing there: connecting reports the error
     if folder.st_uid not in {os.getuid(), _ROOT} or own.st_uid != os.getuid():
         owner = own.st_uid if own.st_uid != os.getuid() else folder.st_uid
         raise ConfigurationError(f"{path} belongs to user {owner}: a host is steered by the user who runs it")
@@ -67,7 +67,7 @@ class AdminSocket:
         address: `HOST:PORT`, `unix:PATH` or `off`, as `--admin` takes it.
 
     Raises:
-        ConfigurationError: it cannot be bound; only a default port that is taken is done without.
+        ConfigurationError: an address cannot be bound; only a default port in use is skipped with a warning.
 
     """
 
@@ -108,12 +108,12 @@ class AdminSocket:
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """The descriptors that the keeper must not close."""
+        """The descriptors that the keeper keeps open."""
         return tuple(sock.fileno() for sock in self.sockets)
 
     @property
     def description(self) -> str:
-        """The places to look, for the banner."""
+        """The addresses, for the banner."""
         return f"{self._shown} and {self.path}" if self._shown else str(self.path)
 
     def close(self) -> None:
@@ -142,15 +142,15 @@ def _bind_unix(path: Path) -> socket.socket:
 
 
 def _clear(path: Path) -> None:
-    """Removes the socket of a supervisor that was killed, and nothing else."""
+    """Removes a stale socket; refuses one that answers and anything that is not a socket."""
     try:
         found = path.lstat()
     except OSError:
-        return  # nothing there; or binding will say what is wrong with its folder
+        return  # nothing there, or binding reports what is wrong with the folder
     if not stat.S_ISSOCK(found.st_mode):
         raise ConfigurationError(f"cannot bind {path}: there is something else than a socket")
     if _answers(path):
-        raise ConfigurationError(f"cannot bind {path}: somebody serves there")
+        raise ConfigurationError(f"cannot bind {path}: another program serves there")
     path.unlink(missing_ok=True)
 
 
@@ -173,10 +173,10 @@ def _listen(sock: socket.socket) -> socket.socket:
 
 
 def find_sockets() -> dict[int, Path]:
-    """The sockets of this user's supervisors that are alive, by pid; those of dead ones are passed over.
+    """Returns the sockets of this user's running supervisors by pid; sockets that do not answer are skipped.
 
     Raises:
-        ConfigurationError: the folder is not a private one of this user.
+        ConfigurationError: the folder is not private to this user.
 
     """
     folder, found = admin_folder(), {}

@@ -1,4 +1,4 @@
-"""`--burst`: finds that all work is done, by what the workers say in the ledger; it ends nothing."""
+"""`--burst`: detects from the ledger that all work is done."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LOOK_EVERY_S = 0.2
 
 @dataclass(slots=True)
 class Burst:
-    """Remembers since when the host has had nothing to do.
+    """Tracks how long the host has had nothing to do.
 
-    The engine tells nobody how much is queued: its queue is empty as far as polls that brought nothing can show it.
+    The engine does not report how much is queued: a poll that returns nothing is the only sign of an empty queue.
     """
 
     ledger: Ledger
@@ -27,13 +27,13 @@ class Burst:
     _empty_before: int = 0
 
     def is_worked_off(self, state: Brain, awake_s: float) -> bool:
-        """True once nothing was held or claimed for `burst_idle_s`, and a poll has brought nothing meanwhile.
+        """True once nothing was held or claimed for `burst_idle_s`, and a poll in that time returned nothing.
 
-        An engine that does not answer proves nothing; what a dead process held is work until it is settled.
+        Polls without an answer do not count; records of a dead process are work until they are settled.
 
         Args:
-            state: the brain's.
-            awake_s: the time on this process's awake clock.
+            state: the supervisor's state.
+            awake_s: seconds on this process's awake clock.
 
         """
         idle_s = state.plan.burst_idle_s

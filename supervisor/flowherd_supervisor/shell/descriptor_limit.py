@@ -1,4 +1,4 @@
-"""The descriptors a process has open, may have, and needs."""
+"""The file descriptors that a process has open, may open and needs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import resource
 
 from flowherd.errors import ConfigurationError
 
-_OF_A_PROCESS = 3  # in the supervisor: its link, its pidfd, the file for its stacks
-_OF_ONES_OWN = 64  # connections, sockets, the app's files
+_OF_A_PROCESS = 3  # per process, in the supervisor: link, pidfd, file for its stacks
+_OF_ONES_OWN = 64  # a process's own connections, sockets and files of the app
 
 
 def open_descriptors(pid: int) -> tuple[int, int]:
-    """Open descriptors of a process and its limit; (0, 0) once it has ended, or where that is not to be seen.
+    """Returns the open descriptors of a process and its limit; (0, 0) if it has ended or cannot be inspected.
 
-    Linux 6.2 and newer say how many as the size of the folder; before, they are listed.
+    Linux 6.2 and newer report the number as the size of the folder; on older ones they are listed.
     """
     folder = f"/proc/{pid}/fd"
     try:
@@ -25,14 +25,14 @@ def open_descriptors(pid: int) -> tuple[int, int]:
 
 
 def reserve_descriptors(processes: int, shared: int) -> None:
-    """Raises the limit to what a host needs, where it may.
+    """Raises the soft limit of open files to what the host needs.
 
     Args:
-        processes: how many workers there may be at once.
-        shared: descriptors that every process of the host inherits.
+        processes: the most workers at once.
+        shared: number of descriptors that every process of the host inherits.
 
     Raises:
-        ConfigurationError: the host may not open so many.
+        ConfigurationError: the hard limit is too low.
 
     """
     needed = shared + _OF_A_PROCESS * processes + _OF_ONES_OWN

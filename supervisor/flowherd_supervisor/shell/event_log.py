@@ -1,4 +1,4 @@
-"""Says what happened: the banner once, then one line an event; it decides nothing and remembers nothing."""
+"""Writes the supervisor's log: the banner once, then one line for each event."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 def say(note: Note) -> None:
-    """Logs one note; a traceback follows its line once, as it is."""
+    """Logs one note, followed by its traceback, if any, unchanged."""
     log.log(_LEVELS[note.level.value], note.event, **readable(note.fields))
     if note.report:
         _write(note.report.rstrip() + "\n")
 
 
 def reason_of(note: Note) -> str:
-    """The reason for giving up, in one line, of a note that says so; "" of any other."""
+    """Returns the reason for giving up in one line if the note reports one, else ""."""
     fields = note.fields
     match note.event:
         case "boot_failed" | "credentials_refused":
@@ -47,13 +47,13 @@ def reason_of(note: Note) -> str:
 
 
 def say_end(code: int, reason: str) -> None:
-    """The last line of the log of a host that has given up."""
+    """Writes the last line of the log of a host that has given up."""
     if code in _GIVEN_UP:
         log.error("ended", code=int(code), reason=reason)
 
 
 def _write(text: str) -> None:
-    """To stderr; nobody reading there is no reason to stop (faults.md C27)."""
+    """Writes to stderr and ignores a closed pipe (faults.md C27)."""
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()
@@ -64,7 +64,7 @@ _LEVELS = {"info": 20, "warning": 30, "error": 40}
 
 
 def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Wait statuses in words, and the keeper by its name."""
+    """Replaces wait statuses by words and the index of keeper and zygote by their names."""
     shown = dict(fields)
     if "status" in shown:
         shown["cause"] = describe_status(shown.pop("status"), shown.pop("killed_for", ""))
@@ -74,19 +74,19 @@ def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def say_last_words(child: Child) -> None:
-    """The stacks that a fatal signal has left, if any."""
+    """Logs the stacks that a fatal signal has left, if any."""
     if stacks := child.last_words():
         log.error("stacks_of_dead_process", process=name_of(child.index), pid=child.pid, stacks=stacks)
 
 
 def name_of(index: int) -> int | str:
-    """The name of a process in the log."""
+    """Returns the name of a process in the log."""
     return {KEEPER: "keeper", ZYGOTE: "preload"}.get(index, index)
 
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """The facts a supervisor tells once, before it starts."""
+    """The facts that a supervisor logs once, before it starts."""
 
     version: str
     app: str
@@ -101,7 +101,7 @@ class Banner:
     threads: bool = False
 
     def say(self, style: str) -> None:
-        """As a few aligned lines in text mode, as one record in JSON mode."""
+        """Writes a few aligned lines in text mode, one record in JSON mode."""
         facts = {
             "version": f"{self.version}, Python {platform.python_version()}, pid {os.getpid()}",
             "app": self.app,

@@ -1,4 +1,4 @@
-"""Puts a host together for `flowherd run`: ledger, wakeups, sockets and what each process is born with."""
+"""Builds a host for `flowherd run`: ledger, wakeups, sockets and the setup of each process."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ log = structlog.stdlib.get_logger("flowherd")
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """The app to host: `module:attr`, and the first folder of the import path.
+    """The app to host: `module:attr`, and the folder that is put first on the import path.
 
-    `burst_idle_s` is for how many seconds there must be nothing to do before the host ends by itself, None for never.
+    `burst_idle_s` is the number of seconds without work after which the host ends by itself, None for never.
     """
 
     name: str
@@ -58,16 +58,16 @@ class App:
     burst_idle_s: float | None = None
 
     def plan(self, settings: Settings) -> Plan:
-        """The processes to keep alive for it."""
+        """Returns the plan of the processes to keep alive for the app."""
         return replace(plan_of(settings), burst_idle_s=self.burst_idle_s)
 
 
 def run(app: App, load: Callable[[], Settings]) -> int:
-    """Supervises `app` until told to stop; returns the exit code of `flowherd.exit_codes`.
+    """Supervises `app` until it is stopped; returns an exit code of `flowherd.exit_codes`.
 
     Args:
-        app: what to host.
-        load: reads the settings, now and at every HUP.
+        app: the app to host.
+        load: reads the settings, at the start and at every HUP.
 
     """
     settings = load()
@@ -107,7 +107,7 @@ class _Host:
         self.admin = AdminSocket(settings.admin)
 
     def birth(self, order: Spawn, segments: tuple[Segment, ...]) -> Birth:
-        """The steps that make the process `order` names."""
+        """Returns the recipe for the process that `order` names."""
         if order.index == KEEPER:
             keep = (*self.wakeups.fds, *self.admin.fds)
             return Birth("flowherd: keeper", keep, self._keeper, expendable=False)
@@ -132,13 +132,13 @@ class _Host:
         )
 
     def isolate_birth(self, order: SpawnIsolate, ends: Sequence[int]) -> IsolateBirth:
-        """The steps that make an isolate that imports the app itself."""
+        """Returns the recipe for an isolate that imports the app itself."""
         setups = self._setups()
         title = setups.title_of(order.index, order.key)
         return IsolateBirth(title, ends, lambda: setups.isolate(order, self._plan.workers, ends))
 
     def _setups(self) -> Setups:
-        """The setups of workers under the present settings."""
+        """Returns the setups of workers under the current settings."""
         return Setups(
             app=self._app.name,
             app_dir=self._app.folder,
@@ -167,7 +167,7 @@ class _Host:
         return keeper.main(setup, link)
 
     def reread(self) -> Plan | str:
-        """The settings as they are now; why in one line, when they cannot be applied."""
+        """Reads the settings again and returns the plan, or the reason in one line if they cannot be applied."""
         try:
             settings = self._load()
         except ConfigurationError as error:
@@ -182,7 +182,7 @@ class _Host:
         return replace(self._plan, most_processes=self.ledger.processes)
 
     def close(self) -> None:
-        """Closes and removes what the host has made."""
+        """Closes the sockets and wakeups and removes the socket files."""
         self.admin.close()
         self.wakeups.close()
 

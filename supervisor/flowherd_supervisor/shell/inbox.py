@@ -1,4 +1,4 @@
-"""The one place where the supervisor waits: signals, messages and exits wake it; it decides nothing."""
+"""The only place where the supervisor waits: signals, messages and exits wake it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Inbox:
         self._selector.register(self._signals.fd, selectors.EVENT_READ)
 
     def watch(self, link: Link) -> None:
-        """From now on a message on `link` wakes `wait`."""
+        """Makes messages on `link` wake `wait`."""
         self._selector.register(link, selectors.EVENT_READ)
 
     def forget(self, link: Link) -> None:
-        """The link is at its end."""
-        with contextlib.suppress(KeyError):  # forgotten already, when its end of file was read
+        """Stops watching a link that has ended."""
+        with contextlib.suppress(KeyError):  # already removed when its end of file was read
             self._selector.unregister(link)
 
     def wait(self, timeout_s: float) -> list[signal.Signals]:
@@ -42,6 +42,6 @@ class Inbox:
         return self._signals.received()
 
     def close(self) -> None:
-        """Gives signals back to whoever had them."""
+        """Closes the selector and restores the previous signal handlers."""
         self._selector.close()
         self._signals.close()

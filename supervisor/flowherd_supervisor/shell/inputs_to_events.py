@@ -1,4 +1,4 @@
-"""The meaning of signals and messages: facts for the brain; it decides nothing."""
+"""Translates signals and messages into events for the state machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIGNALS: dict[signal.Signals, Event] = {
     signal.SIGUSR1: events.StacksRequested(),
 }
 
-# What is asked for over the admin socket means what the signal of the same purpose means.
+# An order over the admin socket equals the signal of the same purpose.
 ORDERS: dict[str, signal.Signals] = {
     "reload": signal.SIGHUP,
     "quiet": signal.SIGTSTP,
@@ -41,12 +41,12 @@ ORDERS: dict[str, signal.Signals] = {
 
 
 def fact_of_signal(number: signal.Signals, workers: int, reread: Callable[[], Plan | str]) -> Event | None:
-    """A signal as a fact; None for one that means nothing here.
+    """Translates a signal into an event; None if it has no meaning here.
 
     Args:
         number: the signal.
-        workers: worker processes or threads that the present plan has.
-        reread: the settings again, as a plan; why not, when they are wrong.
+        workers: number of worker processes or threads in the current plan.
+        reread: reads the settings and returns a plan, or the reason if they cannot be applied.
 
     """
     match number:
@@ -62,7 +62,7 @@ def fact_of_signal(number: signal.Signals, workers: int, reread: Callable[[], Pl
 
 
 def message_of(handle: Handle, data: bytes) -> messages.Upward | None:
-    """Reads a child's message; one that cannot be read is named and dropped."""
+    """Decodes a child's message; one that cannot be decoded is logged and dropped."""
     try:
         return messages.decode_upward(data)
     except msgspec.DecodeError as error:
@@ -71,7 +71,7 @@ def message_of(handle: Handle, data: bytes) -> messages.Upward | None:
 
 
 def fact_of(handle: Handle, message: messages.Message) -> Event | signal.Signals | None:
-    """A child's message as a fact, or as the signal it stands for; one that nobody expects is named and dropped."""
+    """Translates a child's message into an event or a signal; an unexpected one is logged and dropped."""
     names = (handle.index, handle.incarnation)
     fact: Event | signal.Signals | None = None
     match message:

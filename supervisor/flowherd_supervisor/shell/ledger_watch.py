@@ -1,7 +1,4 @@
-"""The facts that the ledger tells and nobody signals: slots on their way, a hung loop, a late keeper, a used-up worker.
-
-It looks and says; it decides nothing.
-"""
+"""Events found by scanning the ledger: moved slots, a hung loop, a late keeper, a used-up worker."""
 
 from __future__ import annotations
 
@@ -36,31 +33,31 @@ IDLE_EVERY_S = 5.0
 
 @dataclass(slots=True)
 class LedgerWatch:
-    """Looks at the ledger between the events that wake the supervisor by themselves.
+    """Scans the ledger between the events that wake the supervisor by themselves.
 
-    Who is late by the ledger's times has also been so before this process's own eyes, and for as long as it was
-    awake: whoever was frozen along with it is given the whole time again (faults.md N4).
+    A process counts as late only if it is late by the ledger's times and this process has observed that for as long
+    while awake: after a freeze of the whole host everything gets its full time again (faults.md N4).
 
     Attributes:
-        judges: whether the last look found anybody to judge.
+        judges: True if the last scan found a held lease, so that the keeper is watched for lateness.
 
     """
 
     ledger: Ledger
     judges: bool = False
-    _crash_history: bool = False  # the keeper has not moved between the last two looks
+    _crash_history: bool = False  # the keeper's tick did not change between the last two scans
     _witness: Witness = field(default_factory=Witness)
     _grown_mb: dict[tuple[int, int], deque[float]] = field(default_factory=dict)
-    _grew_before: Mapping[tuple[int, int], deque[float]] = field(default_factory=dict)  # at the last look
+    _grew_before: Mapping[tuple[int, int], deque[float]] = field(default_factory=dict)  # at the last scan
     checks: SegmentChecks = field(default_factory=SegmentChecks)
     _burst: Burst = field(init=False)
 
     def __post_init__(self) -> None:
-        """Makes the burst watch read the same ledger."""
+        """Creates the burst detector for the same ledger."""
         self._burst = Burst(self.ledger)
 
     def patience_s(self, state: Brain) -> float:
-        """Seconds until the next look is worth its cost: idle is nearly free."""
+        """Seconds until the next scan; long when idle, so that an idle host costs nearly nothing."""
         if in_transit(state):
             return SLOTS_EVERY_S
         if state.plan.burst_idle_s is not None:
@@ -75,13 +72,13 @@ class LedgerWatch:
         return WORKING_EVERY_S if working else IDLE_EVERY_S
 
     def scan(self, state: Brain, handles: Iterable[Handle], now: float, awake_s: float) -> Iterator[Event]:
-        """Yields what it finds, as facts.
+        """Yields the events that the ledger leads to.
 
         Args:
-            state: the brain's; its times are on the clock of `awake_s`.
+            state: the supervisor's state; its times are on the clock of `awake_s`.
             handles: the processes.
             now: monotonic seconds, as the ledger's times.
-            awake_s: the time on this process's awake clock.
+            awake_s: seconds on this process's awake clock.
 
         """
         self._witness.look()
@@ -128,7 +125,7 @@ class LedgerWatch:
     def _keeper_late(
         self, state: Brain, shortest_lease_s: float, times: tuple[float, float]
     ) -> Iterator[Event]:
-        """A keeper that is frozen, blocked or slow while it holds leases: it is replaced in time."""
+        """Yields KeeperLate for a keeper that is frozen, blocked or slow while there are leases to extend."""
         keeper, (now, awake_s) = state.keeper, times
         tick = self.ledger.get(Host.KEEPER_TICK)
         seen_s = self._witness.lasts_s((keeper.number, keeper.incarnation, tick), awake_s)
@@ -146,12 +143,12 @@ class LedgerWatch:
     def _past_limit(
         self, segment: Segment, records: list[Record], times: tuple[float, float]
     ) -> Iterator[PastLimit]:
-        """Activities at work whose limit is over."""
+        """Yields the running activities that are past their limit."""
         now, awake_s = times
         on_loop = segment.get(Cell.ON_LOOP) - 1
         for record in records:
             late_s = now - record.started_at - record.limit_s
-            concerns = record.is_held or record.index == on_loop  # a detached one may go on elsewhere
+            concerns = record.is_held or record.index == on_loop  # a detached one may continue off the loop
             if record.is_at_work and late_s > 0 and concerns:
                 yield PastLimit(
                     record.sequence,
@@ -166,7 +163,7 @@ class LedgerWatch:
                 )
 
     def _wear(self, handle: Handle) -> Wear:
-        """Measures how far a process is used up."""
+        """Measures the tasks, slots, descriptors and memory of a process."""
         counted = (Cell.COMPLETED, Cell.FAILED, Cell.LOST)
         first = handle.segments[0]
         grown_mb = self._grew_before.get(_names(handle)) or deque(maxlen=MEMORY_SAMPLES)
@@ -189,7 +186,7 @@ def _detached(segment: Segment) -> int:
 
 
 def _slots_seen(handle: Handle) -> SlotsSeen:
-    """All workers of a process as one: an order has been applied when each of them has applied it."""
+    """Combines all workers of a process: an order is applied once each of them has applied it."""
     applied = min(segment.get(Cell.LIMIT_APPLIED) for segment in handle.segments)
     held = sum(segment.get(Cell.HELD) for segment in handle.segments)
     return events.SlotsSeen(*_names(handle), applied, held)

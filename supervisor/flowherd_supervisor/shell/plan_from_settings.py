@@ -1,4 +1,4 @@
-"""The plan of a host, made of its settings and of the CPUs it may use."""
+"""Derives the plan of a host from its settings and its usable CPUs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def plan_of(settings: Settings) -> Plan:
-    """Makes the plan of what to keep alive."""
+    """Returns the plan for these settings."""
     workers, concurrency = choose_sizes(settings.processes, settings.concurrency, usable_cpus())
     are_threads = settings.parallel == "threads"
     return Plan(

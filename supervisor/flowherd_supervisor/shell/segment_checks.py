@@ -1,7 +1,7 @@
-"""The supervisor's own memory of what it has written into the segments of living processes; it ends nothing.
+"""Detects damage in segments by comparing them with the supervisor's private copy of the cells it wrote.
 
-User code shares the map, and can scribble anywhere in it. So the cells that the supervisor writes are never what it
-believes, and one that differs from its memory shows that somebody else has written there.
+User code shares the map and can overwrite any part of it. The supervisor therefore never trusts the cells it writes,
+and a cell that differs from its copy was overwritten.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ _OWN = (Cell.STARTED, Cell.PROCESS, Cell.INCARNATION, Cell.PID, Cell.GUILTY)
 
 
 class SegmentChecks:
-    """The supervisor's cells of each segment in use."""
+    """Private copies of the supervisor's cells of each segment in use."""
 
     def __init__(self) -> None:
         self._own: dict[int, Mapping[Cell, int]] = {}
         self._unread: dict[int, Mapping[int, bytes]] = {}
 
     def opened(self, handle: Handle) -> None:
-        """A process exists, and its cells have just been written."""
+        """Copies the cells of a new process, which have just been written."""
         for segment in handle.segments:
             self._own[segment.number] = {cell: segment.get(cell) for cell in _OWN}
             self._unread[segment.number] = {}
 
     def blame(self, handle: Handle, guilty: int) -> None:
-        """Writes down which record hung the process, 0 for none."""
+        """Stores the sequence of the record that hung the process, 0 for none."""
         for segment in handle.segments:
             self._own[segment.number] = {**self._own.get(segment.number, {}), Cell.GUILTY: guilty}
             segment.put(Cell.GUILTY, guilty)
 
     def damage(self, handle: Handle, state: State) -> str:
-        """The damage that no writer of ours can have done, empty for none; call it twice to find torn records."""
+        """Describes damage that no flowherd code can have done, "" for none; torn records show in the second call."""
         is_open = _is_open(handle, state)
         return next((found for one in handle.segments if (found := self._damage(one, is_open=is_open))), "")
 
@@ -59,7 +59,7 @@ class SegmentChecks:
         return found
 
     def restore(self, handle: Handle, state: State) -> None:
-        """Writes everything once more, after the end of whoever could write there, so that it can be settled."""
+        """Restores the cells after the end of the process, so that the keeper can settle its records."""
         is_open = _is_open(handle, state)
         for segment in handle.segments:
             own = self._own.pop(segment.number, None)
@@ -75,6 +75,6 @@ class SegmentChecks:
 
 
 def _is_open(handle: Handle, state: State) -> bool:
-    """True when the workers of a process have begun to write: they have once it was ready."""
+    """True once the process was ready: its workers have begun to write then."""
     process = state.find(handle.index, handle.incarnation)
     return process is not None and process.ready_at is not None

@@ -1,4 +1,4 @@
-"""Tells systemd how the service is, over the datagram socket it names; without one it does nothing."""
+"""Notifies systemd of the service's state over the socket in `NOTIFY_SOCKET`; does nothing without one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from math import inf
 
 
 class ServiceManager:
-    """The other side of `Type=notify`, out of `NOTIFY_SOCKET` and `WATCHDOG_USEC` (sd_notify(3)).
+    """Client of `Type=notify`, from `NOTIFY_SOCKET` and `WATCHDOG_USEC` (sd_notify(3)).
 
-    The variables are taken out of the environment, so that no child speaks for the supervisor.
+    The variables are removed from the environment, so that no child notifies in place of the supervisor.
 
     Attributes:
-        beat_every_s: seconds between two `WATCHDOG=1` that the manager wants to see, infinity when it wants none.
+        beat_every_s: seconds between two `WATCHDOG=1`, infinity without a watchdog.
 
     """
 
@@ -30,12 +30,12 @@ class ServiceManager:
         message = "\n".join(lines)
         if message != self._said:
             self._said = message
-            if "RELOADING=1" in lines:  # systemd tells by the time which reload it is about
+            if "RELOADING=1" in lines:  # systemd matches the reload by this time
                 message += f"\nMONOTONIC_USEC={time.monotonic_ns() // 1000}"
             self._send(message)
 
     def beat(self) -> None:
-        """Says that all is well, for one more interval of the watchdog."""
+        """Sends `WATCHDOG=1`, which holds for one interval of the watchdog."""
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:
@@ -47,7 +47,7 @@ class ServiceManager:
 
 
 def _beat_every_s() -> float:
-    """A third of the watchdog's time; the variables may be meant for another process (sd_watchdog_enabled(3))."""
+    """Returns a third of the watchdog's time; infinity if it is meant for another process (sd_watchdog_enabled(3))."""
     asked = os.environ.pop("WATCHDOG_USEC", "")
     meant_for = os.environ.pop("WATCHDOG_PID", "")
     if not asked.isdigit() or int(asked) == 0 or (meant_for and meant_for != str(os.getpid())):

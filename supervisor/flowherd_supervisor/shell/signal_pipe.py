@@ -1,4 +1,4 @@
-"""Signals as bytes in a pipe, in the order they came; nothing runs in a handler, and nothing is decided here."""
+"""Signals as bytes in a pipe, in the order of their arrival; handlers run no code."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class _Sigaction(ctypes.Structure):
 
 
 class SignalPipe:
-    """From its making to `close`, the signals `numbers` are read here and do nothing else.
+    """Redirects the signals `numbers` into a pipe until `close`.
 
-    A pipe holds 65,536 of them while nobody reads; a socket pair holds 278 and drops what comes last.
+    A pipe holds 65,536 unread signals; a socket pair holds 278 and drops further ones.
 
     Attributes:
-        fd: readable when there is something to tell.
+        fd: readable when signals have arrived.
 
     """
 
@@ -45,17 +45,17 @@ class SignalPipe:
             _finish_one_before_the_next(number)
 
     def received(self) -> list[signal.Signals]:
-        """The signals since the last call, the oldest first."""
+        """Returns the signals since the last call, oldest first."""
         try:
             return [signal.Signals(number) for number in os.read(self.fd, _MOST_WAITING)]
         except BlockingIOError:
             return []
 
     def close(self) -> None:
-        """Gives signals back to whoever had them."""
+        """Restores the previous handlers and closes the pipe."""
         signal.set_wakeup_fd(-1)
         for number, handler in self._before:
-            if handler is not None:  # not installed from Python, so that Python cannot install it
+            if handler is not None:  # installed by C code, so Python cannot restore it
                 signal.signal(number, handler)
         os.close(self._written)
         os.close(self.fd)
@@ -68,14 +68,14 @@ class SignalPipe:
 
 
 def _leave_it_to_the_wakeup(*_: object) -> None:
-    """A handler must exist for the wakeup descriptor to be written to."""
+    """Does nothing: Python writes to the wakeup descriptor only for signals with a handler."""
 
 
 def _finish_one_before_the_next(number: signal.Signals) -> None:
-    """Lets no other signal in while the handler of `number` writes.
+    """Blocks other signals while the handler of `number` writes.
 
-    Python's own handlers interrupt each other. A CONT that comes right behind a TSTP then writes first, about once in
-    500 times, and a host that was told to go on stays quiet. Elsewhere than on these machines it is left at that.
+    Python's own handlers interrupt each other. A CONT right after a TSTP then writes first about once in 500 times,
+    and a resumed host stays paused. On machines other than those above this remains so.
     """
     action = _Sigaction()
     if platform.machine() in _AS_BELOW and _libc.sigaction(number, None, ctypes.byref(action)) == 0:

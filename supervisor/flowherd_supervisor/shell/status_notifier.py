@@ -1,4 +1,4 @@
-"""Keeps the keeper and the service manager informed of what only the supervisor knows; it decides nothing."""
+"""Sends the supervisor's state to the keeper and to the service manager."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 class Notifier:
-    """The listeners: the keeper, for `status` and for the day the supervisor dies, and systemd."""
+    """Notifies the keeper, for `status` and for the case that the supervisor dies, and systemd."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
@@ -44,7 +44,7 @@ class Notifier:
         self._beat_at = 0.0
 
     def introduce(self, state: State, handle: Handle) -> None:
-        """Gives the keeper a worker's pidfd, since it ends what outlives the supervisor; a new keeper gets all."""
+        """Sends the keeper a worker's pidfd, so that it can end orphans; a new keeper gets everything known."""
         if handle.index != KEEPER:
             self._give_pidfd(state, handle)
             return
@@ -57,7 +57,7 @@ class Notifier:
             self._send_keeper(state, message)
 
     def introduce_isolate(self, state: State, isolate: IsolateHandle) -> None:
-        """Gives the keeper the pidfd of an isolate that has not been reaped: the number is its own until then."""
+        """Sends the keeper the pidfd of an isolate; before the reap its pid cannot be reused."""
         keeper = self._processes.find(KEEPER, state.keeper.incarnation)
         if keeper is None:
             return
@@ -74,7 +74,7 @@ class Notifier:
             os.close(pidfd)
 
     def isolate_reaped(self, state: State, isolate: IsolateHandle) -> None:
-        """The keeper need not end it any more."""
+        """Tells the keeper to forget an isolate."""
         self._send_keeper(state, messages.IsolateReaped(isolate.pid))
 
     def _give_pidfd(self, state: State, worker: Handle) -> None:
@@ -88,23 +88,23 @@ class Notifier:
             log.debug("keeper_not_told", pid=worker.pid)
 
     def pass_on(self, state: State, note: Note) -> None:
-        """Lets whoever watches know what the log says; a keeper that starts later gets the newest."""
+        """Forwards a note to the keeper for its event stream; a keeper that starts later gets the newest notes."""
         noted = messages.noted(time.time(), note.level.value, note.event, readable(note.fields))
         self._noted.append(noted)
         self._send_keeper(state, noted)
 
     def serves(self, state: State, message: messages.Serves) -> None:
-        """Lets whoever asks know what the activities take; a keeper that starts later gets the newest."""
+        """Forwards the activities and their parameters to the keeper, also to one that starts later."""
         self._serves = message
         self._send_keeper(state, message)
 
     def tell(self, state: State) -> None:
-        """Says what has changed, if anything."""
+        """Sends what has changed, if anything."""
         self._tell_keeper(state)
         self._tell_service_manager(state)
 
     def _tell_keeper(self, state: State) -> None:
-        told = messages.SupervisorState(
+        current = messages.SupervisorState(
             state=state.mode.value,
             wanted=state.plan.workers,
             total_slots=state.plan.concurrency,
@@ -115,11 +115,11 @@ class Notifier:
             configured=state.configured,
             threads=state.plan.threads is not None,
         )
-        if told != self._told and self._send_keeper(state, told):
-            self._told = told
+        if current != self._told and self._send_keeper(state, current):
+            self._told = current
 
     def _send_keeper(self, state: State, message: messages.Message) -> bool:
-        """True when there is a keeper; one that has just ended has a successor, which is told everything."""
+        """True if there is a keeper; if it has just ended, `introduce` sends its successor everything."""
         keeper = self._processes.find(KEEPER, state.keeper.incarnation)
         if keeper is None:
             return False
@@ -130,13 +130,13 @@ class Notifier:
         return True
 
     def beat(self, state: State, ledger: Ledger, now: float, woke_at: float) -> None:
-        """Keeps the service manager's watchdog calm, while all is well and only then.
+        """Feeds the service manager's watchdog while the host is healthy.
 
         Args:
-            state: the brain's.
-            ledger: what the workers say.
+            state: the supervisor's state.
+            ledger: the ledger with the workers' polls.
             now: monotonic seconds.
-            woke_at: when this process last came back from a freeze.
+            woke_at: end of this process's last freeze, in monotonic seconds.
 
         """
         every_s = self._service_manager.beat_every_s
@@ -146,7 +146,7 @@ class Notifier:
                 self._service_manager.beat()
 
     def patience_s(self, now: float) -> float:
-        """Seconds until the next beat is due, infinity if nobody wants one."""
+        """Seconds until the next `WATCHDOG=1` is due, infinity without a watchdog."""
         return self._beat_at - now if self._service_manager.beat_every_s < inf else inf
 
     def _tell_service_manager(self, state: State) -> None:
@@ -162,7 +162,7 @@ class Notifier:
 
 
 def polling_in(ledger: Ledger) -> Iterator[Polling]:
-    """Yields each living worker's way of getting its work, by its own words."""
+    """Yields the poll times of each live worker from its segment."""
     for segment in ledger.segments:
         if segment.life is Life.LIVE and segment.readable:
             limit = segment.get(Cell.LIMIT)

@@ -41,21 +41,21 @@ if TYPE_CHECKING:
     from flowherd.ledger.wakeups import Wakeups
     from flowherd_supervisor.core.plan import Plan
 
-SOON_S = 1.0  # after a defect of ours: neither at once again, nor never
+SOON_S = 1.0  # until the next try after a defect of flowherd itself
 
 log = structlog.stdlib.get_logger("flowherd")
 
 
 class Host(ProcessSpecs, IsolateSpecs, Protocol):
-    """The services that a supervisor needs of its host."""
+    """The services that a supervisor needs from its host."""
 
     def reread(self) -> Plan | str:
-        """The settings again, for HUP; why not, when they are wrong or ask for what only a restart can do."""
+        """Reads the settings again for HUP; returns the reason if they are wrong or need a restart."""
         ...
 
 
 class Supervisor:
-    """Keeps a plan's processes alive until told to stop; `now` tells monotonic seconds."""
+    """Keeps a plan's processes alive until it is stopped; `now` returns monotonic seconds."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Supervisor:
         self._look_at = -inf
         self._notifier = Notifier(self._processes)
         self._exit_code: int | None = None
-        self._why = ""  # it gives up, if it does
+        self._why = ""  # the reason for giving up, if any
         self._undecided: list[Event] = []
         self._again_at = inf
 
@@ -106,16 +106,16 @@ class Supervisor:
         )
 
     def _take_undecided(self) -> Sequence[Event]:
-        """Ends that the brain could not take in, once a second again: they must not be lost."""
+        """Returns exits on which `decide` failed, once a second: an exit must not be lost."""
         if self._awake_s() < self._again_at:
             return ()
         self._again_at, undecided, self._undecided = inf, self._undecided, []
         return undecided
 
     def _patience_s(self) -> float:
-        """Until time alone changes something, a look at the ledger is due, or the watchdog wants a word.
+        """Seconds until the next deadline, ledger scan or watchdog beat.
 
-        While anybody is judged by the time, it is a step at most: a freeze within one wait cannot be seen.
+        At most `STEP_S` while a deadline is pending: a freeze within one wait cannot be detected.
         """
         now, awake_s = self._now(), self._awake_s()
         due_at = min(self._state.next_deadline, self._look_at, self._again_at)
@@ -126,16 +126,16 @@ class Supervisor:
         return wait_s
 
     def _awake_s(self) -> float:
-        """The brain's time: what this process was not awake for is held against nobody."""
+        """The time for decisions: seconds that this process was frozen do not count against any process."""
         return self._clock.read(self._now())
 
-    # What happened
+    # Inputs
 
     def _gather(self, heard: list[signal.Signals]) -> Iterator[Event]:
-        """Reaps, then reads all waiting messages, then tells of the exits: last words come before an end.
+        """Reaps, then reads all waiting messages, then yields the exits, so that last messages precede an exit.
 
-        Zygotes are read first: what they have made may have ended already. One that has ended cannot have made
-        anything of which we are not told here, since nothing can be sent to us from now on.
+        Zygotes are read first: processes they have forked may have ended already. Nothing can arrive from an ended
+        zygote after this, so whatever it has not reported by now was never forked.
         """
         contained(self._processes.reap, None)
         for handle in self._processes.ending:
@@ -175,7 +175,7 @@ class Supervisor:
             self._inbox.forget(handle.link)
 
     def _heed(self, handle: Handle, data: bytes, fds: Sequence[int]) -> Iterator[Event]:
-        """Yields the facts that a message leads to."""
+        """Yields the events that a message leads to."""
         message = message_of(handle, data)
         match message:
             case messages.NeedIsolate() | messages.KillIsolate():
@@ -196,10 +196,10 @@ class Supervisor:
                 elif fact is not None:
                     yield fact
         for fd in fds:
-            os.close(fd)  # nobody has been asked for them
+            os.close(fd)  # unexpected descriptors
 
     def _bury(self, child: Child, status: int) -> Event:
-        """Forgets it, and says so; whatever goes wrong on the way costs neither the rest nor the fact."""
+        """Cleans up after a reaped child and returns its exit event; a failing step does not stop the others."""
         contained(partial(event_log.say_last_words, child), None)
         if isinstance(child, IsolateHandle):
             contained(partial(self._notifier.isolate_reaped, self._state, child), None)
@@ -225,10 +225,10 @@ class Supervisor:
         is_guilty_known = bool(segment.get(Cell.GUILTY))
         return cause_of(self._state, handle.index, handle.incarnation, is_guilty_known=is_guilty_known)
 
-    # What follows
+    # Decisions and actions
 
     def _feed(self, event: Event) -> None:
-        """Decides on one event and on all that its actions bring about at once."""
+        """Decides on one event and on the events that its actions cause at once."""
         waiting = deque([event])
         while waiting:
             for order in self._decide(waiting.popleft()):
@@ -276,14 +276,14 @@ class Supervisor:
         return []
 
     def _with_place(self, note: actions.Note) -> actions.Note:
-        """With where the import stands, if it has been looked at."""
+        """Adds the line at which the import stands, if it is known."""
         places = [child.standing_at for child in self._processes if child.index == note.fields["process"]]
         return (
             replace(note, fields={**note.fields, "at": next(filter(None, places))}) if any(places) else note
         )
 
     def _perform_on(self, handle: Handle, order: actions.ToChild) -> None:
-        """An order to one process that has not been reaped."""
+        """Performs an action on one process that has not been reaped."""
         match order:
             case actions.Kill():
                 self._processes.kill(handle)
@@ -302,7 +302,7 @@ class Supervisor:
                 self._send(handle, messages.Finish(within_s))
 
     def _take(self, made: Handle | events.SpawnFailed | None) -> Iterator[Event]:
-        """Yields the facts that follow from an answer to a Spawn."""
+        """Yields the events that follow from the reply to a Spawn."""
         if isinstance(made, Handle):
             self._checks.opened(made)
             self._inbox.watch(made.link)

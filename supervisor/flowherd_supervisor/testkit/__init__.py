@@ -1,4 +1,4 @@
-"""Real programs for tests: an embedded engine and a supervisor; they assert nothing."""
+"""Real programs for tests, yours and ours: an embedded engine and a supervisor."""
 
 from flowherd_supervisor.testkit.engine_program import EngineProgram
 from flowherd_supervisor.testkit.programs import eventually

@@ -1,4 +1,4 @@
-"""The engine's record of claims and verdicts, an oracle for tests: `GET /__test__/ledger`."""
+"""The engine's record of claims and verdicts, which tests read with `GET /__test__/ledger`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _COLUMNS = ("seq", "at_s", "event", "activity_id", "worker_id", "attempt", "verd
 
 
 class JournaledQueue(Queue):
-    """A queue that notes each claim, heartbeat, completion, failure and lapse, at the engine's time.
+    """A queue that records each claim, heartbeat, completion, failure and lapse with the engine's time.
 
-    An entry is written in the transaction it tells about: it survives a kill exactly as far as the facts do. Its
-    `attempt` counts from 1 and is None where a call was refused or repeated.
+    An entry is written in the transaction that it records, so a kill loses both or neither. Its `attempt` counts
+    from 1 and is None for a refused or repeated call.
     """
 
     def claim(self, connection: sqlite3.Connection, worker: str, worker_id: str, limit: int) -> list[Claim]:
@@ -40,8 +40,8 @@ class JournaledQueue(Queue):
     ) -> Verdict:
         attempt = _attempt(connection, activity_id, worker_id)
         verdict = super().complete(connection, activity_id, worker_id, outputs, report)
-        said = "repeated" if attempt is None and verdict is Verdict.ACCEPTED else verdict.name.lower()
-        self._note(connection, "complete", activity_id, worker_id, attempt, said)
+        shown = "repeated" if attempt is None and verdict is Verdict.ACCEPTED else verdict.name.lower()
+        self._note(connection, "complete", activity_id, worker_id, attempt, shown)
         return verdict
 
     def fail(
@@ -54,8 +54,8 @@ class JournaledQueue(Queue):
     ) -> Verdict:
         attempt = _attempt(connection, activity_id, worker_id)
         verdict = super().fail(connection, activity_id, worker_id, failure, report)
-        said = "failed" if verdict is Verdict.ACCEPTED else verdict.name.lower()
-        self._note(connection, "fail", activity_id, worker_id, attempt, said)
+        shown = "failed" if verdict is Verdict.ACCEPTED else verdict.name.lower()
+        self._note(connection, "fail", activity_id, worker_id, attempt, shown)
         return verdict
 
     def _lapse(self, connection: sqlite3.Connection, now_s: float) -> None:
@@ -65,8 +65,8 @@ class JournaledQueue(Queue):
             (now_s,),
         ).fetchall()
         for activity_id, worker_id, retry_count, max_retries in rows:
-            said = "will_retry" if retry_count < max_retries else "failed"
-            self._note(connection, "lapse", activity_id, worker_id, retry_count + 1, said)
+            shown = "will_retry" if retry_count < max_retries else "failed"
+            self._note(connection, "lapse", activity_id, worker_id, retry_count + 1, shown)
         super()._lapse(connection, now_s)
 
     def _note(self, connection: sqlite3.Connection, *entry: str | int | None) -> None:

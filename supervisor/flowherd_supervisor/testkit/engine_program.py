@@ -1,4 +1,4 @@
-"""An embedded engine as a program of its own, and the calls a test makes to it; it asserts no outcome."""
+"""An embedded engine as a separate program, and the calls that tests make to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HOOKED = "flowherd_supervisor.testkit.hooked_engine"
 ENDS_WITHIN_S = (
-    90.0  # what a process was being given when it was killed is given out anew after a lease of 60 s
+    90.0  # work that was being handed to a killed process is handed out again after a lease of 60 s
 )
 
 
@@ -22,20 +22,20 @@ class EngineProgram:
     """An engine in memory on a free port of 127.0.0.1; it ends with `stop()` or its `with` block.
 
     Args:
-        flags: such as `--default-lease 3` (seconds) or `--sweep-interval 0.5`.
-        port: 0 takes a free one.
-        db: a file instead of memory, to start another engine with the same work.
-        credentials: client id and secret, which it then enforces.
-        hooked: with the hooks that tests need; False: the engine of `flowherd engine`.
-        log: takes its stderr; None: it is that of this process.
+        flags: flags of the engine, such as `--default-lease 3` (seconds) or `--sweep-interval 0.5`.
+        port: port to listen on; 0 picks a free one.
+        db: a file instead of memory, so that another engine can continue with the same work.
+        credentials: client id and secret that the engine enforces; None: it needs no token.
+        hooked: True starts it with hooks for tests, False as `flowherd engine` does.
+        log: file for its stderr; None: it inherits that of this process.
         tie: see `Program`.
 
     Attributes:
-        url: for `--api-url`.
+        url: base URL, as for `--api-url`.
         program: the program.
         process: its process.
-        client: calls its workflow API, authorised where it has to be.
-        http: the client's own, for any other call.
+        client: client of its workflow API, with the credentials.
+        http: the client's HTTP client, for any other call.
 
     """
 
@@ -88,9 +88,9 @@ class EngineProgram:
         """Queues one-step workflows and returns their ids.
 
         Args:
-            activity: its name.
-            count: how many.
-            settings: of the step, such as `{"retry": {"max_attempts": 1}}` or `{"timeout_seconds": 5}`.
+            activity: name of the activity.
+            count: number of workflows.
+            settings: settings of the step, such as `{"retry": {"max_attempts": 1}}` or `{"timeout_seconds": 5}`.
             worker: the worker type that serves it.
             params: the activity's parameters.
 
@@ -108,7 +108,7 @@ class EngineProgram:
         return document
 
     def ended(self, workflow_id: str, within_s: float = ENDS_WITHIN_S) -> dict[str, Any]:
-        """The status document of a workflow once it has completed or failed; AssertionError when it does not."""
+        """Waits until a workflow completes or fails and returns its status document; AssertionError if it does not."""
 
         def look() -> dict[str, Any]:
             document = self.workflow(workflow_id)
@@ -117,28 +117,28 @@ class EngineProgram:
         return eventually(look, f"the end of workflow {workflow_id}", within_s)
 
     def output(self, workflow_id: str) -> dict[str, Any]:
-        """The outputs of a one-step workflow that has completed, by name.
+        """Returns the outputs of a completed one-step workflow by name.
 
         Raises:
-            AssertionError: it has failed, with its error; or it has not ended, see `ended`.
+            AssertionError: the workflow has failed, with its error; or it has not ended, see `ended`.
 
         """
         found = self.client.workflow(workflow_id)
         failed = f"failed: {found.error}"
-        said = (
+        state = (
             failed
             if found.status == "failed"
             else f"has not ended, it is {found.status}: `ended` waits for it"
         )
-        assert found.status == "completed", f"workflow {workflow_id} has no output: it {said}"
+        assert found.status == "completed", f"workflow {workflow_id} has no output: it {state}"
         return found.output
 
     def advance(self, seconds: float) -> None:
-        """Lets the engine's clock jump: leases and retry delays end without waiting."""
+        """Advances the engine's clock, so that leases and retry delays end without waiting."""
         self.post("/__test__/clock", {"advance_s": seconds})
 
     def post(self, path: str, body: Any) -> Any:
-        """Posts and returns the engine's answer; AssertionError with its words when it refuses."""
+        """Posts `body` and returns the decoded reply; AssertionError with the reply's text unless the status is 2xx."""
         reply = self.http.post(path, json=body)
         assert reply.is_success, f"{path}: {reply.status_code} {reply.text}"
         return reply.json()

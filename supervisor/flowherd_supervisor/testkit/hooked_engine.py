@@ -1,7 +1,7 @@
 """The embedded engine with hooks for tests: `python -m flowherd_supervisor.testkit.hooked_engine`.
 
-`/__test__/clock` moves its time, `/__test__/faults` scripts faults, `/__test__/ledger` reads the journal of all claims
-and verdicts, and `/__test__/activities` shows the queue rows as they are.
+`/__test__/clock` advances its clock, `/__test__/faults` scripts faults, `/__test__/ledger` returns the journal of all
+claims and verdicts, and `/__test__/activities` returns the raw rows of the queue.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ MAX_WAIT_S = 30.0
 
 
 class MovableClock(Clock):
-    """The wall clock plus what tests have added."""
+    """The wall clock plus the seconds that tests have added."""
 
     def __init__(self) -> None:
         self._added_s = 0.0
 
     def now_s(self) -> float:
-        """The engine's present time."""
+        """Returns the engine's current time in seconds since 1970."""
         return super().now_s() + self._added_s
 
     def advance(self, by_s: float) -> None:
-        """Let `by_s` seconds pass at once; leases, backoffs and timeouts all see it."""
+        """Advances the clock by `by_s` seconds; leases, backoffs and timeouts all follow it."""
         self._added_s += by_s
 
 
 class HookedEngine(Engine):
-    """An engine whose time can be moved and which keeps a journal."""
+    """An engine with a clock that tests can advance and a journal of its verdicts."""
 
     clock: MovableClock
     clock_type = MovableClock
@@ -56,7 +56,7 @@ class HookedEngine(Engine):
 
     @classmethod
     async def open(cls, settings: EngineSettings) -> Self:
-        """As `Engine.open`, with a table for the journal."""
+        """Opens the engine as `Engine.open` does, with a table for the journal."""
         engine = await super().open(settings)
         await engine.database.execute(TABLE)
         return engine
@@ -72,7 +72,7 @@ _FAULTS = msgspec.json.Decoder(list[Fault] | Fault)
 
 
 class Hooks:
-    """An ASGI layer that answers `/__test__/…` and passes everything else on."""
+    """ASGI middleware that answers `/__test__/…` and passes other requests on."""
 
     def __init__(self, app: ASGIApp, engine: HookedEngine, script: Script) -> None:
         self._app = app
@@ -104,7 +104,7 @@ class Hooks:
                 raise not_found("The requested resource was not found")
 
     async def _clock(self, request: Request) -> Response:
-        """POST lets time pass and, unless `sweep` is false, sweeps; both methods answer `{"now_s"}`."""
+        """POST advances the clock and, unless `sweep` is false, sweeps; both methods return `{"now_s"}`."""
         if request.method == "POST":
             wanted, _ = await request_bodies.read_json(request, _ADVANCE)
             self._engine.clock.advance(wanted.advance_s)
@@ -113,7 +113,7 @@ class Hooks:
         return json_reply({"now_s": self._engine.clock.now_s()})
 
     async def _faults(self, request: Request) -> Response:
-        """POST one fault or a list of them; GET shows them with their hits; DELETE forgets them."""
+        """POST adds one fault or a list; GET returns all with their hits; DELETE removes them."""
         if request.method == "POST":
             wanted, _ = await request_bodies.read_json(request, _FAULTS)
             self._script.add(wanted if isinstance(wanted, list) else [wanted])
@@ -122,7 +122,7 @@ class Hooks:
         return json_reply({"faults": self._script.faults})
 
     async def _ledger(self, request: Request) -> Response:
-        """The journal after entry `after`, of one `activity_id` or all; waits `wait_s` for the first."""
+        """Returns the entries after `after`, of one `activity_id` or all; waits up to `wait_s` for the first."""
         query = request.query_params
         try:
             after, wait_s = int(query.get("after", "0")), float(query.get("wait_s", "0"))
@@ -139,7 +139,7 @@ class Hooks:
 
 
 def _rows(connection: sqlite3.Connection, workflow_id: str | None) -> list[dict[str, Any]]:
-    """Reads from the database what the public API does not show."""
+    """Reads the columns that the public API does not return."""
     names = ("workflow_id", "key", "activity_id", "status", "claimed_by", "retry_count", "lease_ends_s")
     rows = connection.execute(
         "SELECT w.id, a.key, a.id, a.status, a.claimed_by, a.retry_count, a.lease_ends_s"
@@ -151,13 +151,13 @@ def _rows(connection: sqlite3.Connection, workflow_id: str | None) -> list[dict[
 
 
 def hooked_app(engine: HookedEngine) -> ASGIApp:
-    """The ASGI application of `engine` with its hooks."""
+    """Returns the ASGI application of `engine` with its hooks."""
     script = Script()
     return FaultLayer(Hooks(build_app(engine), engine, script), script)
 
 
 async def opened(settings: EngineSettings) -> tuple[HookedEngine, ASGIApp]:
-    """A hooked engine and its application, for `serve`."""
+    """Opens a hooked engine and returns it with its application, for `serve`."""
     engine = await HookedEngine.open(settings)
     return engine, hooked_app(engine)
 

@@ -1,4 +1,4 @@
-"""A program of flowherd as a child process: its environment, its log, its end, and waiting for what it does."""
+"""A program of flowherd as a child process, with its environment and log, and a helper that waits for a result."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-CEILING_S = 40.0  # several times what a busy machine takes to start Python, below what pytest leaves a test
+CEILING_S = 40.0  # several times a Python start on a busy machine, below pytest's timeout for a test
 LOOK_EVERY_S = 0.02
 STOP_S = 5.0
 _OURS = re.compile(r"(KRUXIAFLOW|FLOWHERD|OTEL)_.*|WORKER_TYPE")
-_TEMP_MAX = 50  # bytes: the kernel takes 107 for a socket's path, and our own names below it need the rest
+_TEMP_MAX = 50  # bytes: a socket's path has at most 107, our file names need the rest
 
 T = TypeVar("T")
 
@@ -34,17 +34,17 @@ class Program:
     """A running program of flowherd; it ends with `stop()` or its `with` block.
 
     Args:
-        words: of its command line, such as `run`, `my_app`, `-p`, `2`.
-        module: started with `python -m`.
-        env: its whole environment.
-        cwd: its working directory; None: this process's own.
-        log: takes its stdout and stderr; None: they are those of this process.
-        announces: stdout is a pipe for `address`.
-        tie: runs in the child before the program, one of `forking.prctl`, so that the program ends with this
-            process; the program then has a process group of its own, which a terminal's Ctrl-C does not reach.
+        words: its arguments, such as `run`, `my_app`, `-p`, `2`.
+        module: module to run with `python -m`.
+        env: its complete environment.
+        cwd: its working directory; None: that of this process.
+        log: file for its stdout and stderr; None: it inherits those of this process.
+        announces: make stdout a pipe that `address` reads.
+        tie: function of `processes.prctl` that runs in the child before the program, so that it ends with this
+            process; it then has its own process group, which a terminal's Ctrl-C does not reach.
 
     Attributes:
-        process: the program.
+        process: the running process.
 
     """
 
@@ -71,7 +71,7 @@ class Program:
                 stderr=sink,
                 text=True,
                 process_group=0 if tie is not None else -1,
-                preexec_fn=tie,  # noqa: PLW1509 - one system call; who ties has one thread
+                preexec_fn=tie,  # noqa: PLW1509 - one system call; callers that tie have one thread
             )
 
     def __enter__(self) -> Self:
@@ -83,7 +83,7 @@ class Program:
         self.stop()
 
     def address(self) -> str:
-        """Waits for the line that says where an engine listens; raises ProgramError when it ends instead."""
+        """Waits for an engine's address and returns it; raises ProgramError if the engine ends instead."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if "listening on" not in line:
@@ -101,25 +101,25 @@ class Program:
             raise ProgramError(f"the {self.name} exited with {code}:\n{self.tail()}")
 
     def wait(self, within_s: float) -> None:
-        """Waits a moment, or until the program ends."""
+        """Waits until the program ends, at most `within_s` seconds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(within_s)
 
     def tail(self, lines: int = 50) -> str:
-        """The last lines of the log."""
+        """Returns the last lines of the log."""
         text = "" if self.log is None else self.log.read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
     def stop(self, within_s: float = STOP_S) -> None:
-        """TERM, and KILL after a bound; nobody else reaps the program, so the pid is its own."""
+        """Sends TERM, and KILL after `within_s` seconds; only this object reaps it, so the pid cannot be reused."""
         self.process.terminate()
         try:
             self.wait(within_s)
-        finally:  # also when a second Ctrl-C breaks the wait
+        finally:  # also if a second Ctrl-C interrupts the wait
             self.kill()
 
     def kill(self) -> None:
-        """KILL, if it still runs."""
+        """Sends KILL if it still runs, and reaps it."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -128,10 +128,10 @@ class Program:
 
 
 def eventually(look: Callable[[], T], what: str, within_s: float = CEILING_S) -> T:
-    """Looks until the result is true; the ceiling bounds a broken test, it does not time a good one.
+    """Calls `look` until its result is true, and returns it; the ceiling only matters to a test that fails.
 
     Raises:
-        AssertionError: nothing came of it within `within_s` seconds.
+        AssertionError: the result was not true within `within_s` seconds.
 
     """
     give_up_at = time.monotonic() + within_s
@@ -144,7 +144,7 @@ def eventually(look: Callable[[], T], what: str, within_s: float = CEILING_S) ->
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """The environment without the variables that configure flowherd: who uses an engine has them exported.
+    """Returns the environment without the variables that configure flowherd, plus `extra`.
 
     Relative parts of PYTHONPATH become absolute, since programs run in folders of their own.
     """
@@ -157,6 +157,6 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 
 def short_folder() -> str | None:
-    """A place for a private folder with unix sockets; None: the usual temporary folder, whose name is short enough."""
+    """Returns a parent for a private folder of unix sockets; None if the usual temporary folder is short enough."""
     short = len(os.fsencode(tempfile.gettempdir())) <= _TEMP_MAX
     return None if short else "/tmp"  # noqa: S108 - mkdtemp makes a folder of its own there, mode 0700

@@ -1,4 +1,4 @@
-"""Scripted faults for tests: status, delay, or a cut connection, per route."""
+"""Scripted faults for tests: a status, a delay or a cut connection, by route."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ _PATTERNS = tuple((name, method, re.compile(pattern)) for name, method, pattern 
 
 
 class Fault(msgspec.Struct, kw_only=True):
-    """A line of the script.
+    """A fault of the script.
 
-    `route` is a name of `_ROUTES` or `*`; `times` is how often it strikes (null: always), `probability` and
-    `seed` make it strike at random. First `delay_s` passes; then `status` answers without the engine, or
-    `reset` cuts the connection: `before` the engine has seen the call, `after` it has committed, or `amid`
-    the reply.
+    `route` is a name of `_ROUTES` or `*`; `times` is the number of calls it hits (null: all), `probability` and `seed`
+    make it random. After `delay_s` seconds, `status` replies without the engine, or `reset` cuts the connection:
+    `before` the engine sees the call, `after` it has committed, or `amid` the reply.
     """
 
     route: str
@@ -54,7 +53,7 @@ class Fault(msgspec.Struct, kw_only=True):
 
 
 class Script:
-    """The faults still to come, in the order they were given."""
+    """The scripted faults, in the order in which they were added."""
 
     def __init__(self) -> None:
         self.faults: list[Fault] = []
@@ -62,18 +61,18 @@ class Script:
         self._handled = asyncio.Event()
 
     def add(self, faults: list[Fault]) -> None:
-        """Append to the script."""
+        """Appends faults to the script."""
         for fault in faults:
             self._chances[id(fault)] = random.Random(fault.seed)
             self.faults.append(fault)
 
     def clear(self) -> None:
-        """No more faults."""
+        """Removes all faults."""
         self.faults.clear()
         self._chances.clear()
 
     def strike(self, route: str) -> Fault | None:
-        """The fault that hits this call, if any; it is used up once."""
+        """Returns the fault that hits this call, if any, and counts the hit."""
         for fault in self.faults:
             if fault.route not in {route, "*"} or fault.times == fault.hits:
                 continue
@@ -83,12 +82,12 @@ class Script:
         return None
 
     def handled(self) -> None:
-        """Wakes callers that wait for a change."""
+        """Wakes the callers of `happening`."""
         self._handled.set()
         self._handled = asyncio.Event()
 
     async def happening(self, timeout_s: float) -> None:
-        """Wait until the engine has handled another call, at most `timeout_s`."""
+        """Waits until the engine has handled another call, at most `timeout_s` seconds."""
         try:
             await asyncio.wait_for(self._handled.wait(), timeout_s)
         except TimeoutError:
@@ -96,7 +95,7 @@ class Script:
 
 
 class FaultLayer:
-    """The outermost ASGI layer, next to the server, so that it can reach the connection."""
+    """The outermost ASGI middleware, so that it can reach the server's connection."""
 
     def __init__(self, app: ASGIApp, script: Script) -> None:
         self._app = app
@@ -135,7 +134,7 @@ class FaultLayer:
 
 
 class _Halving:
-    """Passes the head and the first half of each part of the body."""
+    """Passes on the head and the first half of each part of the body."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -152,7 +151,7 @@ async def _swallow(_message: Message) -> None:
 
 
 async def _cut(receive: Receive, send: Send) -> None:
-    """Close the connection the hard way; uvicorn's cycle object is where an ASGI layer can reach it."""
+    """Aborts the connection, which an ASGI layer reaches through uvicorn's cycle object."""
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
         raise ConnectionResetError("a test's fault")

@@ -1,4 +1,4 @@
-"""A `flowherd run` as a program of its own, watched and disturbed by a test; it asserts no outcome."""
+"""`flowherd run` as a separate program that a test observes and disturbs."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
     from flowherd_supervisor.testkit.engine_program import EngineProgram
 
-DRAIN_S = 5.0  # what a supervisor that is stopped at a test's end gets before everything is killed
+DRAIN_S = 5.0  # drain time of a supervisor at the end of a test, before everything is killed
 
 
 class SupervisorProgram:
     """A supervisor with its processes; it ends with `stop()` or its `with` block.
 
     Args:
-        folder: its working directory, where its log goes; no settings file of yours is read from another.
+        folder: its working directory, which gets its log; a settings file elsewhere is not read.
         app: `module:attr`.
-        flags: of `flowherd run`, such as `-p`, `4`; without `--admin` only the unix socket is served.
-        engine: where it polls; None leaves that to flags and environment.
-        app_dir: where the app's module is.
-        runtime: a private folder for its sockets, with a short name; None makes one.
-        env: variables besides this process's own, without those that configure flowherd.
+        flags: flags of `flowherd run`, such as `-p`, `4`; without `--admin` only the unix socket is served.
+        engine: the engine to poll; None leaves that to flags and environment.
+        app_dir: folder of the app's module.
+        runtime: a private folder for its sockets, with a short name; None creates one.
+        env: variables to add to this process's own, from which those that configure flowherd are removed.
         tie: see `Program`.
 
     Attributes:
         program: the program.
-        process: its process, the supervisor itself.
-        log_path: what it and its processes wrote, JSON lines.
+        process: the supervisor's process.
+        log_path: log of the supervisor and its processes, JSON lines.
         socket: its admin socket.
 
     """
@@ -98,7 +98,7 @@ class SupervisorProgram:
     # Looking
 
     def status(self) -> dict[str, Any]:
-        """The status document; empty until the host answers."""
+        """Returns the status document; empty if there is no answer."""
         if not _is_listening(self.socket):
             return {}
         try:
@@ -108,7 +108,7 @@ class SupervisorProgram:
         return document
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """A request to the admin socket."""
+        """Sends a request to the admin socket."""
         transport = httpx.HTTPTransport(uds=self.socket, verify=False, trust_env=False)
         with httpx.Client(
             transport=transport, base_url="http://flowherd", timeout=5, trust_env=False
@@ -116,7 +116,7 @@ class SupervisorProgram:
             return client.request(method, path, **options)
 
     def children(self) -> dict[int, int]:
-        """Pids of the live worker processes, by their number."""
+        """Returns the pids of the live worker processes by process number."""
         return {row["process"]: row["pid"] for row in self.status().get("children", [])}
 
     def wait_ready(self, within_s: float = CEILING_S) -> Self:
@@ -133,7 +133,7 @@ class SupervisorProgram:
         return self
 
     def log(self, event: str = "") -> list[dict[str, Any]]:
-        """The log so far, or its lines about one event; lines that are no JSON are under `raw`."""
+        """Returns the log's lines so far, or those of one event; a line that is not JSON is `{"raw": line}`."""
         lines = []
         for text in self.log_path.read_text(errors="replace").splitlines():
             try:
@@ -143,7 +143,7 @@ class SupervisorProgram:
         return [line for line in lines if not event or line.get("event") == event]
 
     def wait_for_log(self, event: str, count: int = 1, within_s: float = CEILING_S) -> list[dict[str, Any]]:
-        """Waits until the log has `count` lines about an event, and returns them."""
+        """Waits until the log has `count` lines of an event, and returns all of them."""
 
         def look() -> list[dict[str, Any]]:
             found = self.log(event)
@@ -156,14 +156,14 @@ class SupervisorProgram:
     # Work
 
     def submit(self, activity: str, count: int = 1, /, **options: Any) -> list[str]:
-        """`EngineProgram.submit` of the engine it polls."""
+        """Queues workflows on the engine that it polls, see `EngineProgram.submit`."""
         assert self.engine is not None, "this supervisor was started without an engine program"
         return self.engine.submit(activity, count, **options)
 
     # Disturbing
 
     def kill(self, process: int) -> int:
-        """SIGKILLs worker process N and returns its pid once it has ended; `wait_ready` waits for the next one."""
+        """Sends SIGKILL to worker process N and returns its pid once it has ended; see also `wait_ready`."""
         with self._held(process) as (pid, pidfd):
             self._killed.add(pid)
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -173,7 +173,7 @@ class SupervisorProgram:
         return pid
 
     def freeze(self, process: int) -> int:
-        """Stops worker process N where it stands, as a debugger does; returns its pid once nothing of it moves."""
+        """Stops worker process N with SIGSTOP, as a debugger does; returns its pid once it is stopped."""
         with self._held(process) as (pid, pidfd):
             self._frozen.add(process)
             signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
@@ -181,7 +181,7 @@ class SupervisorProgram:
         return pid
 
     def thaw(self, process: int) -> None:
-        """Lets a frozen process go on."""
+        """Resumes a frozen process."""
         with self._held(process) as (_, pidfd):
             self._frozen.discard(process)
             signal.pidfd_send_signal(pidfd, signal.SIGCONT)
@@ -192,7 +192,7 @@ class SupervisorProgram:
 
     @contextlib.contextmanager
     def _held(self, process: int) -> Iterator[tuple[int, int]]:
-        """Pid of process N and a descriptor of it, so that no signal can reach a stranger (faults.md P11)."""
+        """Yields pid and pidfd of process N, so that a signal cannot reach a reused pid (faults.md P11)."""
         pid = eventually(lambda: self.children().get(process), f"a process {process}")
         assert pid is not None
         pidfd = os.pidfd_open(pid)
@@ -205,16 +205,16 @@ class SupervisorProgram:
     # Its end
 
     def wait(self, within_s: float = CEILING_S) -> int:
-        """Waits for the supervisor's end and returns its exit code."""
+        """Waits until the supervisor ends and returns its exit code."""
         return self.process.wait(within_s)
 
     def tree(self) -> list[int]:
-        """The pids of all processes it has ever started that still exist."""
+        """Returns the pids of its processes that still exist, by the log."""
         started = [*self.log("process_started"), *self.log("preload_started")]
         return sorted(pid for pid in {line["pid"] for line in started} if _state_of(pid) not in {"", "Z"})
 
     def stop(self) -> None:
-        """Ends whatever is left: drains for a moment, then kills."""
+        """Ends the supervisor and its processes: TERM, then KILL after `DRAIN_S` seconds."""
         if self.process.poll() is None:
             for process in list(self._frozen):
                 with contextlib.suppress(AssertionError, OSError):  # replaced meanwhile
@@ -222,7 +222,7 @@ class SupervisorProgram:
             self.process.terminate()
         try:
             self.program.wait(DRAIN_S)
-        finally:  # also when a Ctrl-C breaks the wait
+        finally:  # also if a Ctrl-C interrupts the wait
             if self.process.poll() is None:
                 for pid in self.tree():
                     with contextlib.suppress(ProcessLookupError):
@@ -233,7 +233,7 @@ class SupervisorProgram:
 
 
 def _state_of(pid: int) -> str:
-    """The kernel's letter for what a process does, "" when there is none."""
+    """Returns the state letter of a process from `/proc`, "" if there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -241,7 +241,7 @@ def _state_of(pid: int) -> str:
 
 
 def _is_listening(path: str) -> bool:
-    """True if a program accepts connections there; httpx would leave its socket open if none does."""
+    """True if the socket accepts connections; httpx would leak a socket if it did not."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as attempt:
         try:
             return attempt.connect_ex(path) == 0

@@ -1,4 +1,4 @@
-"""The calls of a workflow's user, as opposed to a worker's (protocol.md §11-§13); it prints nothing."""
+"""Client of the engine's workflow API: deploy, submit and status (protocol.md §11-§13)."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 API = "/api/v1"
 ENDED = frozenset({"completed", "failed"})
-PATIENCE_S = 30.0  # an engine that restarts while we wait is no failure of the workflow
-_TIMEOUT_S = 35.0  # the longest answer of an engine is one it holds back for 30 s
+PATIENCE_S = 30.0  # an engine that restarts during a wait does not fail the workflow
+_TIMEOUT_S = 35.0  # the engine may hold a reply back for up to 30 s
 _LOOK_FIRST_S, _LOOK_SLOWEST_S = 0.05, 1.0
 _TOO_BUSY = 429
 _TIMED_OUT = re.compile(r"\bActivity timed out after (\d+) retries")  # protocol.md §7, sweep
 _UNKNOWN_ID = re.compile(r"\bWorkflow '.*' not found|UUID parsing failed")  # protocol.md §13
-_PAGE = 1000  # protocol.md §13: at most
+_PAGE = 1000  # the most rows of a page, protocol.md §13
 
 _Reply = TypeVar("_Reply")
 
 
 class NotFound(EngineError):
-    """The engine knows nothing of that id."""
+    """The engine does not know the id."""
 
 
 class Deployed(msgspec.Struct):
-    """A definition that the engine has taken."""
+    """A definition that the engine has accepted."""
 
     name: str
     version: Any
@@ -49,7 +49,7 @@ class _Submitted(msgspec.Struct):
 
 
 class Started(msgspec.Struct):
-    """A workflow that the engine has taken."""
+    """A workflow that the engine has accepted."""
 
     id: str
     status: str
@@ -72,7 +72,7 @@ class Step(msgspec.Struct):
 
 
 class Workflow(msgspec.Struct):
-    """The part of the status document that is shown (protocol.md §13)."""
+    """The fields of the status document that flowherd uses (protocol.md §13)."""
 
     status: str
     activities: list[Step] = []
@@ -89,12 +89,12 @@ class Workflow(msgspec.Struct):
 
     @property
     def output(self) -> dict[str, Any]:
-        """The outputs of the only step; empty while or because there are none."""
+        """The outputs of a one-step workflow; empty if there are none yet or it has failed."""
         return next(iter(self.outputs.values()), {})
 
     @property
     def error(self) -> str | None:
-        """The failures by step; the engine's own words say only that something failed."""
+        """The errors of the failed steps; the engine's own message says only that something failed."""
         if len(self.activities) == 1:
             return self.activities[0].error or self.error_message
         parts = [f"{step.activity_key}: {step.error}" for step in self.activities if step.error]
@@ -102,15 +102,15 @@ class Workflow(msgspec.Struct):
 
     @property
     def code(self) -> str | None:
-        """The engine's own reason for a failure; a worker's code is in none of its documents."""
-        said = self.error or ""
-        if _TIMED_OUT.search(said):
+        """The engine's own code for a failure; the code that a worker sent is in none of its replies."""
+        error = self.error or ""
+        if _TIMED_OUT.search(error):
             return "ACTIVITY_TIMEOUT"
-        return "ORCHESTRATOR_ERROR" if "ORCHESTRATOR_ERROR: " in said else None
+        return "ORCHESTRATOR_ERROR" if "ORCHESTRATOR_ERROR: " in error else None
 
     @property
     def attempts(self) -> int | None:
-        """The attempts of a step whose leases have lapsed; of no other does the engine tell."""
+        """The number of attempts of a step whose leases lapsed; None for others, which the engine does not report."""
         found = _TIMED_OUT.search(self.error or "")
         return int(found[1]) + 1 if found else None
 
@@ -137,7 +137,7 @@ def one_step(
     key: str = "step",
     settings: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The definition, as JSON, that runs one activity with the inputs of its workflow."""
+    """Returns the JSON of a definition that runs one activity with the workflow's inputs."""
     step: dict[str, Any] = {"key": key, "worker": worker, "activity_name": activity}
     step["parameters"] = {parameter: f"{{{{INPUT.{parameter}}}}}" for parameter in parameters}
     step |= {"settings": settings} if settings else {}
@@ -145,14 +145,14 @@ def one_step(
 
 
 class WorkflowClient:
-    """Deploys, submits and watches.
+    """Deploys definitions, submits workflows and follows them.
 
     Args:
-        url: of the engine.
+        url: base URL of the engine.
         credentials: client id and secret; None: no token is sent.
 
     Attributes:
-        http: the client below, for calls that have no method here.
+        http: the HTTP client, for calls that have no method here.
 
     """
 
@@ -177,15 +177,15 @@ class WorkflowClient:
         return Started(reply.workflow_id, reply.status, deployed.name)
 
     def workflow(self, workflow_id: str) -> Workflow:
-        """The status document of a workflow; NotFound if there is none."""
+        """Returns the status document of a workflow; raises NotFound if there is none."""
         return self._call("GET", f"{API}/workflows/{quote(workflow_id, safe='')}", Workflow)
 
     def end_of(self, started: Started, look: Callable[[Workflow, float], None]) -> Workflow:
-        """Asks, ever less often, until the workflow is completed or failed.
+        """Polls at growing intervals until the workflow has completed or failed.
 
         Args:
             started: the workflow.
-            look: is shown each answer, and for how many seconds has been waited.
+            look: called with each status before the end and the seconds waited so far.
 
         """
         began_at = heard_at = time.monotonic()
@@ -204,11 +204,11 @@ class WorkflowClient:
             pause_s = min(pause_s * 1.5, _LOOK_SLOWEST_S)
 
     def total(self, status: str) -> int:
-        """The number of workflows that have this status: a small reply, however many there are."""
+        """Returns the number of workflows with this status; the reply is small however many there are."""
         return self._call("GET", f"{API}/workflows?status={status}&limit=1", _Page).total
 
     def ended_at(self) -> list[float]:
-        """When each completed workflow was last changed, in the engine's own seconds."""
+        """Returns the time of the last change of each completed workflow, in seconds of the engine's clock."""
         times: list[float] = []
         while True:
             path = f"{API}/workflows?status=completed&limit={_PAGE}&offset={len(times)}"
@@ -226,13 +226,13 @@ class WorkflowClient:
         try:
             reply = self.http.request(method, path, content=body, headers=headers)
         except httpx.HTTPError as error:
-            said = f"{type(error).__name__}: {error}".rstrip(": ")
-            raise EngineUnavailable(f"{said}; is the engine running? flowherd engine starts one.") from None
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise EngineUnavailable(f"{reason}; is the engine running? flowherd engine starts one.") from None
         return _decoded(f"{method} {path}", reply, shape)
 
 
 class _Bearer(httpx.Auth):
-    """Fetches a token before the first call, and another one after a 401."""
+    """httpx authentication that fetches a token before the first call and a new one after a 401."""
 
     requires_response_body = True
 
@@ -242,7 +242,7 @@ class _Bearer(httpx.Auth):
         self._header = ""
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """The hook of httpx: yields what is to be sent and gets its response."""
+        """Yields requests to httpx and receives their responses."""
         had_one = bool(self._header)
         if not had_one:
             yield from self._fetch()
@@ -259,7 +259,7 @@ class _Bearer(httpx.Auth):
 
 
 def _decoded(call: str, reply: httpx.Response, shape: type[_Reply]) -> _Reply:
-    """The body of a good reply; any other raises what it means."""
+    """Decodes the body of a successful reply; raises the matching EngineError for any other."""
     place = f"{call}: status {reply.status_code}"
     if reply.status_code == httpx.codes.UNAUTHORIZED:
         raise EngineUnauthorized(f"{place}: check KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET")
@@ -275,6 +275,6 @@ def _decoded(call: str, reply: httpx.Response, shape: type[_Reply]) -> _Reply:
 
 
 def _explanation(reply: httpx.Response) -> str:
-    """The engine's words, or where a redirect leads, on one line."""
+    """Returns the reply's text, or the target of a redirect, on one line."""
     text = reply.headers.get("location") or reply.text[:500]
     return " ".join(text.split()) or "is --api-url right?"

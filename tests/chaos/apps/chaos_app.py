@@ -1,4 +1,4 @@
-"""Activities for chaos: light work with an output that can be checked, noted by the handlers themselves."""
+"""Activities for chaos tests: light work with verifiable outputs, noted by the handlers themselves."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ registry = Registry()
 
 
 def note(event: str, ctx: BaseContext, digest: str = "-") -> None:
-    """One line with one write: time, event, activity, process, digest.
+    """Writes one line with one write: time, event, activity, process, digest.
 
-    To the oracle an activity in an isolate runs in its worker, which is the one that has claimed it; another file says
-    which isolate runs what, for which worker.
+    For the oracle an activity in an isolate runs in its worker, which has claimed it; another file has the isolate of
+    each activity and its worker.
     """
     worker = worker_of(ctx)
     if event == "start" and worker != os.getpid():
@@ -33,14 +33,14 @@ def note(event: str, ctx: BaseContext, digest: str = "-") -> None:
 
 
 def write(suffix: str, line: str) -> None:
-    """One line with one write, which nothing can tear."""
+    """Writes one line with one atomic write."""
     fd = os.open(os.environ["CHAOS_NOTES"] + suffix, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(fd, f"{line}\n".encode())
     os.close(fd)
 
 
 def digest_of(activity_id: str, number: int) -> str:
-    """What an activity returns: of its id and its input."""
+    """Returns an activity's output, a digest of its id and its input."""
     return hashlib.sha256(f"{activity_id}:{number}".encode()).hexdigest()
 
 
@@ -69,7 +69,7 @@ def work_in_thread(ctx: SyncActivityContext, number: int, seconds: float) -> dic
 
 @registry.activity(offload="process")
 def work_in_isolate(ctx: SyncActivityContext, number: int, seconds: float) -> dict[str, str]:
-    """Waits in a process of its own."""
+    """Waits in an isolate."""
     note("start", ctx)
     digest = "-"
     try:
@@ -81,7 +81,7 @@ def work_in_isolate(ctx: SyncActivityContext, number: int, seconds: float) -> di
 
 
 def worker_of(ctx: BaseContext) -> int:
-    """The process that speaks under the attempt's worker_id, `<id>-<pid>-<nonce>-<n>`."""
+    """Returns the pid in the attempt's worker_id, `<id>-<pid>-<nonce>-<n>`."""
     return int(ctx._state.activity.worker_id.rsplit("-", 3)[1])
 
 
@@ -94,7 +94,7 @@ async def noop() -> None:
 async def block_loop(ctx: ActivityContext, seconds: float) -> None:
     """Blocks its event loop, as CPU-bound code does."""
     note("start", ctx)
-    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+    time.sleep(seconds)  # noqa: ASYNC251 - blocks the loop on purpose
     note("end", ctx)
 
 

@@ -11,7 +11,7 @@ registry = Registry()
 
 
 def arm() -> None:
-    """By SIGALRM, with no thread."""
+    """Schedules the end by SIGALRM, without a thread."""
     signal.setitimer(signal.ITIMER_REAL, 1.0)
 
 
@@ -22,4 +22,4 @@ os.register_at_fork(after_in_child=arm)
 
 @registry.activity
 async def nothing() -> None:
-    """Is never asked for."""
+    """Never runs."""

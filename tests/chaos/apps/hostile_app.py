@@ -34,14 +34,14 @@ def exhaust_memory(ctx: SyncActivityContext) -> None:
 
 @registry.activity(timeout_s=0.5)
 def never_end(ctx: SyncActivityContext) -> None:
-    """Blocks its thread for good."""
+    """Blocks its thread forever."""
     note("start", ctx)
     never.wait()
 
 
 @registry.activity
 async def leave_a_program(ctx: ActivityContext, seconds: int) -> int:
-    """Leaves a program running that nobody waits for."""
+    """Leaves a program running without waiting for it."""
     program = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])  # noqa: ASYNC220 - as users do
     kept.append(program)
     note("start", ctx, str(program.pid))
@@ -58,7 +58,7 @@ async def leave_threads(count: int) -> int:
 
 @registry.activity
 async def leak_descriptors(room: int) -> int:
-    """Leaks descriptors up to a limit that leaves no room."""
+    """Leaks descriptors up to the limit."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + room, 4096))
     with contextlib.suppress(OSError):
         while True:
@@ -68,7 +68,7 @@ async def leak_descriptors(room: int) -> int:
 
 @registry.activity
 async def fork_and_return(ctx: ActivityContext) -> str:
-    """Spawner on the loop, and lets the grandchild return into it."""
+    """Forks on the loop, and lets the grandchild return into it."""
     pid = os.fork()
     note("start", ctx, str(pid or os.getpid()))
     return "parent" if pid else "grandchild"
@@ -76,7 +76,7 @@ async def fork_and_return(ctx: ActivityContext) -> str:
 
 @registry.activity
 def fork_in_thread_and_return(ctx: SyncActivityContext) -> str:
-    """Spawner in a thread, and lets the grandchild return into it."""
+    """Forks in a thread, and lets the grandchild return into it."""
     pid = os.fork()
     note("start", ctx, str(pid or os.getpid()))
     return "parent" if pid else "grandchild"
@@ -84,7 +84,7 @@ def fork_in_thread_and_return(ctx: SyncActivityContext) -> str:
 
 @registry.activity
 async def fork_and_exit(ctx: ActivityContext) -> str:
-    """Spawner, as multiprocessing does: the grandchild does its part and leaves by itself."""
+    """Forks, as multiprocessing does: the grandchild does its part and leaves by itself."""
     pid = os.fork()
     if pid == 0:
         note("end", ctx, "grandchild")

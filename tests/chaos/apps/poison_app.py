@@ -1,4 +1,4 @@
-"""One killer among many that wait, and neighbours that belong into isolates; the app needs CHAOS_NOTES."""
+"""A killer among many waiting activities, and some that run in isolates; the app needs CHAOS_NOTES."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def begun() -> list[str]:
-    """The activity of each attempt so far."""
+    """Returns the activity of each attempt so far."""
     notes = Path(os.environ["CHAOS_NOTES"])
     lines = [line.split() for line in notes.read_text().splitlines()] if notes.exists() else []
     return [activity_id for _, event, activity_id, *_ in lines if event == "start"]
@@ -28,7 +28,7 @@ def begun() -> list[str]:
 
 @contextlib.contextmanager
 def noted_apart(ctx: BaseContext) -> Iterator[None]:
-    """What happens in an isolate."""
+    """Notes the begin and end of an attempt in an isolate."""
     is_apart = os.getpid() != worker_of(ctx)
     note("in" if is_apart else "start", ctx)
     yield
@@ -37,7 +37,7 @@ def noted_apart(ctx: BaseContext) -> Iterator[None]:
 
 @registry.activity
 async def neighbour(ctx: ActivityContext, seconds: float) -> None:
-    """Waits for its process's death in its first attempt, and then for so long."""
+    """Waits for its process's crash in its first attempt, later for the given seconds."""
     is_first = ctx.activity_id not in begun()
     note("start", ctx)
     if is_first:
@@ -48,8 +48,8 @@ async def neighbour(ctx: ActivityContext, seconds: float) -> None:
 
 @registry.activity
 async def kill(ctx: ActivityContext, neighbours: int) -> None:
-    """Takes its process down whenever it runs, though not before so many neighbours run in it."""
-    while len(set(begun())) < neighbours:  # noqa: ASYNC110 - others tell of themselves in a file
+    """Kills its process whenever it runs, once the given number of neighbours run in it."""
+    while len(set(begun())) < neighbours:  # noqa: ASYNC110 - other attempts write to a file
         await asyncio.sleep(0.05)
     note("start", ctx)
     os.kill(os.getpid(), signal.SIGKILL)

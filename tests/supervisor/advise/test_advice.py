@@ -1,4 +1,4 @@
-"""Where an activity should run and how large a host should be, as tables: what was measured, and what follows."""
+"""Places of activities and sizes of hosts, as tables of measurements and verdicts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AROUND = Surroundings(active_s=10.0)
 def on_loop(
     *, kept_ms: float, cpu_ms: float, released: float = 0.0, attempts: int = 100, wait_ms: float = 0.0
 ) -> Measured:
-    """An `async def` of one step, measured all the time."""
+    """Measurements of an `async def` of one step."""
     kept_s = attempts * kept_ms / 1e3
     return Measured(
         "job",
@@ -45,7 +45,7 @@ def on_loop(
 def in_thread(
     *, wall_ms: float, cpu_ms: float, released: float = 0.0, hold_ms: float = 0.0, attempts: int = 100
 ) -> Measured:
-    """A `def`, measured all the time."""
+    """Measurements of a `def`."""
     return Measured(
         "job",
         Place.THREAD,
@@ -107,7 +107,7 @@ def test_each_kind_of_work_has_its_place(measured: Measured, verdict: Place) -> 
 
 
 def test_too_few_samples_or_looks_make_no_verdict() -> None:
-    """Below 30 samples the verdict is unknown; a guess about the GIL would be as bad."""
+    """Below 30 samples, or without probes of the GIL, the verdict is unknown."""
     full = on_loop(kept_ms=30, cpu_ms=30)
     few = advise(replace(full, samples=ENOUGH_SAMPLES - 1), AROUND)
     unseen = advise(replace(full, probes=ENOUGH_PROBES - 1, released=0), AROUND)
@@ -118,7 +118,7 @@ def test_too_few_samples_or_looks_make_no_verdict() -> None:
 
 
 def test_a_single_bad_moment_is_no_habit() -> None:
-    """A machine that stood still for 300 ms does not make 100 light attempts heavy."""
+    """A stall of the machine for 300 ms does not make 100 light attempts heavy."""
     light = on_loop(kept_ms=0.1, cpu_ms=0.1, wait_ms=30)
     unlucky = replace(light, kept_s=light.kept_s + 0.3, longest_block_s=0.3, steps=Steps((0.3,), (0.3,)))
     assert advise(unlucky, AROUND).verdict is Place.ASYNC
@@ -139,7 +139,7 @@ def test_the_criteria_carry_their_numbers() -> None:
 
 
 def test_the_gain_is_what_others_would_no_longer_wait_for() -> None:
-    """What stays is what the others do to each other, and in a thread the interpreter's switch interval."""
+    """The others still wait for each other, and beside a thread for the interpreter's switch interval."""
     other = Steps((2.0,), (0.01,))
     heavy = on_loop(kept_ms=40, cpu_ms=40)
     gain = advise(heavy, replace(AROUND, lag_s_p95=0.064, others=(other,))).gain
@@ -152,8 +152,8 @@ def test_the_gain_is_what_others_would_no_longer_wait_for() -> None:
     assert (stays.now_ms, stays.cost) == (stays.estimated_ms, "none")
 
 
-def test_waits_for_a_step_are_those_of_who_comes_at_any_moment() -> None:
-    """A step of 1 s that fills the time lets 95 of 100 wait up to 0.95 s; one that takes 5 % of it lets 5 wait."""
+def test_waits_for_a_step_are_those_at_a_random_moment() -> None:
+    """With steps of 1 s all the time, 95 of 100 callers wait up to 0.95 s; with steps 5 % of the time, 5 wait."""
     assert residual_p95_s([Steps((10.0,), (1.0,))], 10.0) == pytest.approx(0.95, abs=1e-3)
     assert residual_p95_s([Steps((5.0,), (1.0,))], 10.0) == pytest.approx(0.9, abs=1e-3)
     assert residual_p95_s([Steps((0.5,), (1.0,))], 10.0) == 0.0
@@ -164,7 +164,7 @@ def test_waits_for_a_step_are_those_of_who_comes_at_any_moment() -> None:
     ("counts", "median"), [([], 0.0), ([4], 0.5), ([0, 0, 4], 3.0), ([1, 0, 0, 3], 5.333), ([2, 2], 1.0)]
 )
 def test_a_median_lies_inside_its_bucket(counts: list[int], median: float) -> None:
-    """Buckets that double would else be wrong by half."""
+    """Without interpolation, buckets that double would be wrong by half."""
     assert median_s(counts, 1.0) == pytest.approx(median, abs=0.01)
 
 
@@ -178,7 +178,7 @@ LOAD = HostLoad(processes=2, slots=16, cpus=4, active_s=60.0, loop_busy=0.3, mov
         (replace(LOAD, active_s=4.0), None, "too little"),
         (replace(LOAD, loop_busy=0.97), 4, "the loop is busy 97%"),
         (replace(LOAD, loop_busy=0.8), 3, "the loop is busy 80%"),
-        (replace(LOAD, loop_busy=0.97, movable=0.9), 2, "first move"),
+        (replace(LOAD, loop_busy=0.97, movable=0.9), 2, "first follow"),
         (replace(LOAD, loop_busy=0.97, cpus=2), 2, "add a host"),
         (replace(LOAD, processes=8), 4, "usable CPUs"),
     ],
@@ -186,7 +186,7 @@ LOAD = HostLoad(processes=2, slots=16, cpus=4, active_s=60.0, loop_busy=0.3, mov
 def test_processes_follow_the_loops_as_far_as_there_are_cpus(
     load: HostLoad, advised: int | None, reason: str
 ) -> None:
-    """More than the CPUs gain nothing; what should leave the loop is no reason for another one."""
+    """More processes than CPUs gain nothing; work that should leave the loop does not justify another process."""
     size = capacity.processes(load)
     assert size.advised == advised
     assert reason in size.reason
@@ -203,7 +203,7 @@ def test_processes_follow_the_loops_as_far_as_there_are_cpus(
     ],
 )
 def test_slots_grow_where_waiting_fills_them(load: HostLoad, advised: int | None) -> None:
-    """Slots that computing fills would only let more of it wait."""
+    """If computing fills the slots, more of them would only add waiting."""
     assert capacity.slots(load).advised == advised
 
 
@@ -219,7 +219,7 @@ def test_slots_grow_where_waiting_fills_them(load: HostLoad, advised: int | None
 def test_threads_pay_where_python_has_no_gil_and_there_is_more_than_one_worker(
     now: str, workers: int, *, takes_turns: bool, advised: str, words: str
 ) -> None:
-    """They compute as fast as processes, and share what has been imported; the unit of failure is the process."""
+    """They compute as fast as processes and share imports, but they fail together."""
     way = capacity.parallel(now, workers, takes_turns=takes_turns)
     assert (way.now, way.advised) == (now, advised)
     assert words in way.reason

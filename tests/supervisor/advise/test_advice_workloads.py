@@ -24,8 +24,8 @@ needs_numpy = pytest.mark.skipif(not HAS_NUMPY, reason="needs numpy, which the t
     ],
 )
 async def test_the_verdict_is_right_for_every_kind_of_work(name: str, verdict: str, *, change: bool) -> None:
-    """Computing with the GIL, without it, blocking, waiting: each has its place, and where nothing gains stays."""
-    for _ in range(3):  # on a machine that others use too, a measurement may be spoilt; a verdict may not
+    """Computing with the GIL, without it, blocking, waiting: each has its place, or stays where it is."""
+    for _ in range(3):  # a busy machine may disturb a measurement, but not the verdict
         async with MeasuredWorker.running([workloads()[name]]) as worker:
             await worker.work(name, ATTEMPTS)
             row = worker.advice(name)
@@ -36,7 +36,7 @@ async def test_the_verdict_is_right_for_every_kind_of_work(name: str, verdict: s
 
 
 async def test_the_figures_are_what_was_spent() -> None:
-    """Evidence that is wrong convinces nobody."""
+    """The evidence must equal the real costs."""
     handlers = workloads()
     async with MeasuredWorker.running([handlers["python"], handlers["async_io"]]) as worker:
         await worker.work("python", ATTEMPTS)
@@ -51,7 +51,7 @@ async def test_the_figures_are_what_was_spent() -> None:
 
 
 async def follow(name: str) -> tuple[float, float, dict[str, object]]:
-    """The p95 of light activities beside a heavy one, before and after the advice about it is followed."""
+    """Returns the p95 of light activities beside a heavy one, before and after following the advice."""
     handlers = workloads()
     chosen = [handlers[name], handlers["async_io"]]
     async with MeasuredWorker.running(chosen) as worker:
@@ -66,7 +66,7 @@ async def follow(name: str) -> tuple[float, float, dict[str, object]]:
 
 @pytest.mark.parametrize("name", ["blocking_io", pytest.param("numbers", marks=needs_numpy)])
 async def test_following_the_advice_helps_the_others_as_predicted(name: str) -> None:
-    """The direction, measured again; how far it goes depends on the machine."""
+    """The direction is measured again; the amount depends on the machine."""
     before_s, after_s, row = await follow(name)
     gain = row["criteria"]["gain"]  # type: ignore[index]
     assert gain["estimated"] < gain["now"]
@@ -77,6 +77,6 @@ async def test_following_the_advice_helps_the_others_as_predicted(name: str) -> 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["blocking_io", pytest.param("numbers", marks=needs_numpy)])
 async def test_following_the_advice_helps_twenty_times_of_twenty(name: str) -> None:
-    """Advice that is right most of the time is a guess."""
+    """Advice must be right every time."""
     pairs = [(await follow(name))[:2] for _ in range(20)]
     assert [pair for pair in pairs if pair[1] >= pair[0]] == []

@@ -1,4 +1,4 @@
-"""What the bench measures: fair between numbers of processes, and long enough to mean something."""
+"""The bench's loads: fair between numbers of processes, and long enough to be meaningful."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from flowherd_supervisor.demo.driver import App
         (2, 8, (1, 2, 3, 8)),
     ],
 )
-def test_the_counts_end_one_step_beyond_the_cpus_or_where_they_were_told_to(
+def test_the_counts_end_one_step_beyond_the_cpus_or_at_a_given_number(
     cpus: int, most: int | None, counts: tuple[int, ...]
 ) -> None:
-    """Without the step beyond nobody could say that more do not help."""
+    """The step beyond the CPUs shows that more processes do not help."""
     assert driver.process_counts(cpus, most) == counts
 
 
 def test_all_counts_have_the_same_slots() -> None:
-    """Else more processes would only look better because they may hold more."""
+    """Else more processes would look better because of their slots."""
     assert driver.slots_for((1, 2, 3)) == driver.LEAST_SLOTS
     assert driver.slots_for((1, 8, 20)) == 80
 
@@ -55,7 +55,7 @@ def test_the_loads_compute_wait_or_do_both() -> None:
 
 
 def test_waits_are_spread_around_their_mean() -> None:
-    """Equal ones would all end at once, and a rate between two ends would be a matter of luck."""
+    """Equal ones would all end at once, and the rate between two ends would be random."""
     _, io, _ = driver.our_loads(driver.LOADS, rounds_a_ms=1.0)
     waits = [io.inputs(index)["wait_s"] for index in range(300)]
     assert len(set(waits)) > 250

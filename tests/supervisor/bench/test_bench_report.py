@@ -1,4 +1,4 @@
-"""The bench's picture, table and caption: both formats, everything the figures say, no host name."""
+"""The bench's picture, table and caption: both formats, all figures, no host name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_picture_is_drawn_in_both_formats(tmp_path: Path) -> None:
 
 
 def test_the_same_figures_make_the_same_picture(tmp_path: Path) -> None:
-    """So that one that is kept in a repository changes only when the figures do."""
+    """A picture that is kept in a repository changes only with its figures."""
     pytest.importorskip("matplotlib", reason="needs the extra [bench]")
     one, two = tmp_path / "1.svg", tmp_path / "2.svg"
     draw(CURVES, 2, "a machine", [one, two])

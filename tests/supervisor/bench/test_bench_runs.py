@@ -1,4 +1,4 @@
-"""The bench's figures out of many runs: rates of the busy middle, curves, and what they say in plain words."""
+"""The bench's figures from many runs: rates of the busy middle, curves, and verdicts in words."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def curve_of(rates: dict[int, float | list[float]], load: str = "cpu", **changes
 
 
 def test_the_rate_is_that_of_the_busy_middle() -> None:
-    """A slow start and a tail of the last process must not count; the order of times does not matter."""
+    """A slow start and the tail of the last process do not count; the order of times does not matter."""
     steady = [10.0 + number / 20 for number in range(100)]
     slow_start, tail = [1.0, 3.0, 6.0], [20.0, 25.0]
     assert rate([*tail, *steady, *slow_start], slots=16) == pytest.approx(20.0)
@@ -72,7 +72,7 @@ def test_a_curve_that_begins_at_more_than_one_process_is_measured_against_each_o
 
 
 def test_a_disturbed_run_counts_only_where_there_is_no_calm_one() -> None:
-    """A noisy neighbour must not become a property of the machine; that runs were left out is said."""
+    """Load from other programs is not a property of the machine; the report counts the runs left out."""
     calm, disturbed = replace(RUN, others_cpu=0.3), replace(RUN, others_cpu=0.31, activities_per_s=5.0)
     [curve] = curves([disturbed, calm, disturbed], 2)
     assert (curve.points[0].median, curve.points[0].least, curve.points[0].left_out) == (20.0, 20.0, 2)
@@ -147,8 +147,8 @@ def test_a_good_run_leaves_no_doubt() -> None:
         (curve_of({1: 20.0}, failed=3), "3 activities failed or got lost"),
     ],
 )
-def test_what_spoils_the_figures_is_said(curve: Curve, words: str) -> None:
-    """The embedded engine must not be the bottleneck: when it is, the bench says so."""
+def test_disturbances_are_reported(curve: Curve, words: str) -> None:
+    """If the embedded engine is the bottleneck, the bench reports it."""
     [line] = doubts([curve], cpus=2)
     assert words in line
 

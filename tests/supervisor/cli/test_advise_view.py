@@ -1,4 +1,4 @@
-"""`flowherd advise` for people and for scripts, and what the keeper's document of it holds."""
+"""`flowherd advise` as text and as JSON, and the keeper's document of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAID = SupervisorState(state="running", wanted=1, total_slots=4, restarts={})
 
 
 def worked(ledger: Ledger, places: dict[str, Where], *, attempts: int = 40, incarnation: int = 1) -> Segment:
-    """A live segment whose activities each kept the loop for 30 ms an attempt, in 10 s of work."""
+    """A live segment whose activities each blocked the loop for 30 ms an attempt, in 10 s of work."""
     segment = open_segment(ledger, incarnation=incarnation)
     RecordWriter(segment)
     measures = ActivityProfiles(places, segment.work)
@@ -106,20 +106,20 @@ def test_on_a_terminal_of_80_columns_no_figure_is_cut(ledger: Ledger) -> None:
 
 
 def test_where_nothing_gains_it_says_no_change(ledger: Ledger) -> None:
-    """Advice to change what is well costs trust."""
+    """Needless advice would cost trust."""
     worked(ledger, {"in_isolate": Where.PROCESS})
     found = document(ledger)
-    assert "in_isolate: no change: its 30.0 ms of CPU delay nothing in a process of its own" in shown(found)
+    assert "in_isolate: no change: its 30.0 ms of CPU in its own process delay no others" in shown(found)
     assert summary(found)["activities"] == [
         {
             "activity": "in_isolate", "runs": "process", "verdict": "process", "change": False,
-            "reason": "its 30.0 ms of CPU delay nothing in a process of its own",
+            "reason": "its 30.0 ms of CPU in its own process delay no others",
         }
     ]  # fmt: skip
 
 
 def test_the_settings_that_follow_the_advice_can_be_pasted(ledger: Ledger) -> None:
-    """Whatever an activity is called."""
+    """Whatever characters an activity's name has."""
     names = ("resize", "to grey", 'say "hi"\\now', "größer")
     worked(ledger, dict.fromkeys(names, Where.LOOP) | {"isolated": Where.PROCESS})
     lines = shown(document(ledger))
@@ -129,7 +129,7 @@ def test_the_settings_that_follow_the_advice_can_be_pasted(ledger: Ledger) -> No
 
 
 def test_an_activity_that_was_moved_begins_anew(ledger: Ledger) -> None:
-    """What was measured on the loop is no judgement of the thread it runs in now."""
+    """Measurements on the loop do not apply to the thread it runs in now."""
     old = worked(ledger, {"job": Where.LOOP})
     old.end(Cause.CLEAN)
     ledger.absorb(old)
@@ -143,7 +143,7 @@ def test_an_activity_that_was_moved_begins_anew(ledger: Ledger) -> None:
 
 
 def test_what_computes_beside_the_loop_fills_slots_that_more_of_them_would_not_help(ledger: Ledger) -> None:
-    """Its CPU counts, whether it is spent on the loop, in threads or in isolates."""
+    """CPU counts whether it is spent on the loop, in threads or in isolates."""
     places = {"thread": Where.THREAD, "isolated": Where.PROCESS, "loop": Where.LOOP}
     worked(ledger, places, attempts=100)
     work = ledger.work()
@@ -156,7 +156,7 @@ def test_what_computes_beside_the_loop_fills_slots_that_more_of_them_would_not_h
 
 
 def test_before_any_work_there_is_a_document(ledger: Ledger) -> None:
-    """Asked at once after the start, it says that it does not know."""
+    """Right after the start the verdict is unknown."""
     assert document(ledger)["activities"] == []
     found = Adviser(ledger, cpus=2).document(None)
     assert found["host"]["processes"]["advised"] is None

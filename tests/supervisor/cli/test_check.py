@@ -33,14 +33,14 @@ def in_a_thread(): ...
 
 @pytest.fixture
 def engine() -> Iterator[ScriptedServer]:
-    """A healthy engine that wants no tokens."""
+    """A healthy engine that needs no tokens."""
     with scripted_server({"/health": Reply(200, {"status": "ok", "insecure_dev": True})}) as server:
         yield server
 
 
 @pytest.fixture
 def app(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Writes an app with a name of its own; its module is forgotten after the test."""
+    """Writes an app with a unique name; its module is removed after the test."""
     monkeypatch.setattr(sys, "path", [*sys.path])
 
     def write(text: str) -> str:
@@ -53,7 +53,7 @@ def app(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
 
 @pytest.fixture
 def check(engine: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> Check:
-    """Calls `flowherd check`; gives its exit code, the lines of the report, and stderr."""
+    """Calls `flowherd check`; returns its exit code, the lines of the report, and stderr."""
 
     def call(*words: str, url: str = engine.url) -> tuple[int, list[str], str]:
         with pytest.raises(SystemExit) as left:
@@ -82,7 +82,7 @@ def test_a_good_app_on_a_healthy_engine(
 def test_offline_no_engine_is_asked_and_none_is_needed(
     check: Check, app: Callable[[str], str], engine: ScriptedServer
 ) -> None:
-    """For a build that has no engine: what is right without one is exit 0."""
+    """For a build without an engine: exit 0 if everything else is right."""
     name = app(GOOD_APP)
     code, lines, err = check(name, "--offline")
     assert (code, err) == (0, "")
@@ -96,8 +96,8 @@ def test_offline_no_engine_is_asked_and_none_is_needed(
 
 
 @pytest.mark.timeout(60)
-def test_an_import_that_hangs_is_said_with_the_line_where_it_stands(folder: Path) -> None:
-    """Nothing else ends it; what was found before it is not lost."""
+def test_an_import_that_hangs_is_reported_with_its_current_line(folder: Path) -> None:
+    """Nothing else would end it; the findings before it are kept."""
     (folder / "slow_app.py").write_text(
         "import threading\n\ndef connect():\n    threading.Event().wait()\n\nconnect()\n"
     )
@@ -140,7 +140,7 @@ def test_a_bad_app_has_the_exit_code_of_run(
 
 
 def test_a_module_that_is_not_there_is_named_with_its_folder(check: Check, folder: Path) -> None:
-    """And what is there and sounds alike."""
+    """The message suggests modules with similar names."""
     (folder / "my_workers.py").write_text("")
     code, lines, _ = check("my_worker:registry")
     assert code == 2
@@ -192,7 +192,7 @@ def test_a_wrong_setting_is_exit_2_before_anything_else(check: Check, engine: Sc
 
 
 def test_modules_that_hide_others_are_named(check: Check, app: Callable[[str], str], folder: Path) -> None:
-    """S17: an installed distribution, a package of one, and the standard library; a folder without code is none."""
+    """S17: an installed distribution, a package of one, and the standard library; a folder without code is allowed."""
     name = app(GOOD_APP)
     (folder / "structlog.py").write_text("raise RuntimeError('must not be imported')")
     (folder / "uvicorn").mkdir()
@@ -250,7 +250,9 @@ def test_what_is_no_healthy_engine_is_exit_1(
     assert lines[-1] == said
 
 
-def test_nobody_at_the_address_is_exit_1_with_two_remedies(check: Check, app: Callable[[str], str]) -> None:
+def test_an_address_without_an_engine_is_exit_1_with_two_remedies(
+    check: Check, app: Callable[[str], str]
+) -> None:
     """The first thing a new user meets."""
     code, lines, _ = check(app(GOOD_APP), url="http://127.0.0.1:9")
     assert code == 1
@@ -296,10 +298,10 @@ def test_credentials_are_tried_once(
 # Telemetry
 
 
-def test_where_telemetry_goes_is_said_where_it_is_asked_for(
+def test_the_destination_of_telemetry_is_shown_if_it_is_configured(
     app: Callable[[str], str], check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without user and password, which some put there; and not a word where nobody asks."""
+    """Without user and password of the URL; nothing is reported without telemetry."""
     name = app(GOOD_APP)
     assert not any("telemetry" in line for line in check(name)[1])
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:canary@collector:4318")
@@ -318,8 +320,8 @@ def test_where_telemetry_goes_is_said_where_it_is_asked_for(
 @pytest.mark.parametrize(
     ("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o606, True)]
 )
-def test_s13_a_secret_that_others_can_read_is_said(tmp_path: Path, mode: int, warned: object) -> None:
-    """With the command that mends it."""
+def test_s13_a_secret_that_others_can_read_is_a_warning(tmp_path: Path, mode: int, warned: object) -> None:
+    """The warning has the command that fixes it."""
     file = tmp_path / "secret"
     file.write_text("canary")
     file.chmod(mode)
@@ -339,7 +341,7 @@ def test_s13_a_secret_that_others_can_read_is_said(tmp_path: Path, mode: int, wa
         ("http://engine:8080", None, False),
     ],
 )
-def test_s14_credentials_in_the_clear_are_said(url: str, client: str | None, warned: object) -> None:
+def test_s14_credentials_without_tls_are_a_warning(url: str, client: str | None, warned: object) -> None:
     """Beyond this host and without TLS."""
     said = list(cautions(Settings(api_url=url, client_id=client, client_secret="s" if client else None), 1))
     assert [text.startswith(f"{url} carries the credentials in the clear") for text in said] == [True] * bool(
@@ -358,7 +360,7 @@ def test_s14_credentials_in_the_clear_are_said(url: str, client: str | None, war
         ("[::]:1", 1),
     ],
 )
-def test_s1_status_for_other_hosts_is_said(admin: str, warned: int) -> None:
+def test_s1_status_for_other_hosts_is_a_warning(admin: str, warned: int) -> None:
     """An explicit choice, and a warning."""
     assert len(list(cautions(Settings(admin=admin), 1))) == warned
 

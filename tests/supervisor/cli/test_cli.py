@@ -1,4 +1,4 @@
-"""The command line as users type it: exit codes, help, and what is said about slips."""
+"""The command line as users type it: exit codes, help, and messages about mistakes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def call(*words: str) -> int:
-    """The exit code of `flowherd` with these words."""
+    """Calls `flowherd` with these words and returns the exit code."""
     with pytest.raises(SystemExit) as left:
         main.main(words)
     return int(left.value.code or 0)
 
 
 def call_supervisor(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """The same of `flowherd-supervisor`."""
+    """Calls `flowherd-supervisor` with these words and returns the exit code."""
     monkeypatch.setattr(sys, "argv", ["flowherd-supervisor", *words])
     with pytest.raises(SystemExit) as left:
         main.main_supervisor()
@@ -46,7 +46,7 @@ def call_supervisor(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """The help of `run`, a row for each flag."""
+    """Returns the help of `run`, a row for each flag."""
     assert call("run", "--help") == 0
     lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines()]
     return {line.split()[0]: line for line in lines if line.startswith("--")}
@@ -67,7 +67,7 @@ def test_run_help_shows_each_flag_with_its_variable_and_default(
 
 
 def test_run_help_says_what_a_value_looks_like(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--poll-max STR` would help nobody."""
+    """`--poll-max STR` would be of no help."""
     found = rows(capsys)
     assert found["--poll-max"].startswith("--poll-max N ")
     assert found["--boot-timeout"].startswith("--boot-timeout SECONDS ")
@@ -135,7 +135,7 @@ def test_what_cannot_be_a_command_exits_2(capsys: pytest.CaptureFixture[str], wo
 def test_an_idle_time_that_is_none_is_named(
     capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    """As any other setting; nothing has been started."""
+    """It is checked like any other setting; nothing has been started."""
     assert call("run", "a:b", *words) == 2
     assert capsys.readouterr().err.startswith(said)
 
@@ -151,7 +151,7 @@ def test_every_wrong_setting_is_a_line_of_its_own_on_stderr(capsys: pytest.Captu
     ]
 
 
-def test_a_settings_file_that_is_not_there_is_said_by_the_name_of_its_variable(
+def test_a_missing_settings_file_is_reported_by_the_name_of_its_variable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The environment of `--config`."""

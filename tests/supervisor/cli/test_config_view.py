@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What `flowherd config` prints."""
+    """Returns the output of `flowherd config`."""
     with pytest.raises(SystemExit) as left:
         main(["config", *words])
     out, err = capsys.readouterr()
@@ -29,7 +29,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def rows(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, dict[str, Any]]:
-    """The same as JSON."""
+    """Returns the output of `flowherd config --json`."""
     return dict(json.loads(shown(capsys, "show", "--json", *words)))
 
 
@@ -58,7 +58,7 @@ def test_pyproject_is_an_origin_too(capsys: pytest.CaptureFixture[str], folder: 
 
 
 def test_what_is_auto_is_shown_as_the_number_it_comes_to(capsys: pytest.CaptureFixture[str]) -> None:
-    """Effective settings: nobody should have to guess."""
+    """`auto` is shown as the effective number."""
     cpus = usable_cpus()
     seen = rows(capsys)
     assert (seen["processes"]["value"], seen["concurrency"]["value"]) == (cpus, max(16, 4 * cpus))

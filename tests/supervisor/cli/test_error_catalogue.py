@@ -137,7 +137,7 @@ SLIPS = [
 
 @pytest.fixture(autouse=True)
 def _title() -> Iterator[None]:
-    """A run that comes as far as its sockets has named its process."""
+    """Restores the process title, which a run changes before it binds its sockets."""
     before = getproctitle()
     yield
     setproctitle(before)
@@ -147,7 +147,7 @@ def _title() -> Iterator[None]:
 def test_an_error_names_its_place_and_the_remedy(
     slip: Slip, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On stderr and without a traceback; stdout stays empty for whoever pipes it."""
+    """On stderr and without a traceback; stdout stays empty."""
     monkeypatch.setenv("COLUMNS", "300")
     runtime = folder / "r"
     runtime.mkdir()
@@ -180,6 +180,6 @@ def test_an_explicit_admin_port_that_is_taken_is_refused(
 
 
 def test_the_catalogue_is_one() -> None:
-    """A list that shrinks unnoticed is none."""
+    """The catalogue must not shrink unnoticed."""
     assert len(SLIPS) >= 45
     assert len({str(slip) + str(slip.env) + str(slip.files) for slip in SLIPS}) == len(SLIPS)

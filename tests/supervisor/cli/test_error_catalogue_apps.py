@@ -1,6 +1,6 @@
-"""What can be wrong with an app, its times, its files and its engine: each with its place, its remedy, its exit code.
+"""Errors of an app, its times, its files and its engine: each names its place and remedy and has its exit code.
 
-Slips of the command line and of settings are in the other catalogue; `check` says here what `run` would say.
+Errors of the command line and of settings are in the other catalogue; `check` reports here what `run` would report.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECRET = {"secret": "s3cret"}
 
 @dataclass(frozen=True)
 class Fault:
-    """An app with what is wrong around it, and what must be said about it."""
+    """An app with a fault, and the expected report."""
 
     title: str
     code: int
@@ -203,7 +203,7 @@ FAULTS = [
         "at most 120 characters",
         words=f"--worker-id {'x' * 121}",
     ),
-    # times that clash: allowed, and said
+    # times that clash: allowed, with a warning
     Fault(
         "beats that come too late",
         0,
@@ -232,7 +232,7 @@ FAULTS = [
         "the latter is used",
         words="--poll-interval 5",
     ),
-    # files and who may read them
+    # files and their permissions
     Fault(
         "a module that hides another",
         0,
@@ -330,7 +330,7 @@ def test_a_fault_names_its_place_and_the_remedy(
     """With the exit code that the pages name; a traceback is shown only where it is the user's own."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     for module in [name for name in sys.modules if name.startswith("kruxiaflow")]:
-        monkeypatch.delitem(sys.modules, module)  # to an app that does not use it, it is not there
+        monkeypatch.delitem(sys.modules, module)  # hidden from an app that does not use it
     name = f"app_{abs(hash((fault.title, str(folder))))}"
     (folder / f"{name}.py").write_text(fault.app)
     for path, text in fault.files.items():
@@ -362,7 +362,7 @@ def test_a_secret_that_may_not_be_read_is_named(folder: Path, capsys: pytest.Cap
 
 
 def test_the_catalogue_is_whole() -> None:
-    """A list that shrinks unnoticed is none; each exit code that `check` can have is provoked."""
+    """The catalogue must not shrink unnoticed; it covers each exit code of `check`."""
     assert len(FAULTS) >= 40
     assert len({fault.title for fault in FAULTS}) == len(FAULTS)
     assert {fault.code for fault in FAULTS} == {0, 1, 2, 3, 4}

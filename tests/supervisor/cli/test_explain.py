@@ -1,4 +1,4 @@
-"""`flowherd explain` against a scripted engine: what it says of hosts, of the engine and of slips."""
+"""`flowherd explain` against a scripted engine: reports of hosts and of the engine, and mistakes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UUID = "01a22451-bcf1-7582-a741-b60bf28b59f5"
 
 @pytest.fixture
 def engine() -> Iterator[ScriptedServer]:
-    """Knows one workflow, whose only step has failed."""
+    """An engine with one workflow, whose only step has failed."""
     step = {"activity_key": "add", "status": "failed", "outputs": None, "error": "no such size"}
     with scripted_server() as server:
         server.replies[FLOW] = Reply(
@@ -53,7 +53,7 @@ def explain(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Explain:
-    """Exit code, stdout and stderr of `flowherd explain`, where no host runs unless the test starts one."""
+    """Runs `flowherd explain` without other hosts; returns exit code, stdout and stderr."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("r")))
 
     def call(*words: str, url: str = engine.url) -> tuple[int, str, str]:
@@ -64,7 +64,7 @@ def explain(
     return call
 
 
-def test_without_a_host_the_engine_s_word_is_told(explain: Explain) -> None:
+def test_without_a_host_the_engines_reply_is_shown(explain: Explain) -> None:
     code, out, err = explain("w-1")
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -107,7 +107,7 @@ def test_an_activity_that_the_workflow_has_not_is_refused_with_those_it_has(expl
 @pytest.mark.parametrize(
     "reply", [Reply(404, NOT_FOUND), Reply(400, "Invalid URL: UUID parsing failed: `workflow_id` is `w-1`")]
 )
-def test_an_id_that_nobody_knows_is_a_slip_with_its_remedy(
+def test_an_unknown_id_is_a_usage_error_with_a_remedy(
     engine: ScriptedServer, explain: Explain, reply: Reply
 ) -> None:
     engine.replies[FLOW] = reply
@@ -124,17 +124,17 @@ def test_an_id_is_no_path(engine: ScriptedServer, explain: Explain) -> None:
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 4), (503, 1), (404, 1)])
-def test_an_engine_that_cannot_be_asked_is_said_with_the_code_of_submit(
+def test_an_engine_that_cannot_be_reached_is_reported_with_the_exit_code_of_submit(
     engine: ScriptedServer, explain: Explain, status: int, code: int
 ) -> None:
-    """404 without the engine's words: something else answers there."""
+    """A 404 without the engine's text comes from another server."""
     engine.replies[FLOW] = Reply(status, "")
     assert explain("w-1")[0] == code
 
 
 @pytest.fixture
 def a_host(explain: Explain, engine: ScriptedServer) -> Iterator[ScriptedServer]:
-    """A host of that engine, which has seen the workflow."""
+    """A host of that engine, which knows the workflow."""
     assert explain
     folder = Path(os.environ["XDG_RUNTIME_DIR"]) / "flowherd"
     folder.mkdir(mode=0o700)
@@ -171,7 +171,7 @@ def test_the_engine_of_the_host_that_knows_the_workflow_is_asked_unnamed(
 def test_the_configured_secret_is_shown_to_the_configured_engine_alone(
     engine: ScriptedServer, explain: Explain, a_host: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine of a host may be another one than the configured; what the host knows is told all the same."""
+    """A host's engine may differ from the configured one; what the host knows is shown anyway."""
     monkeypatch.setenv("KRUXIAFLOW_CLIENT_ID", "me")
     monkeypatch.setenv("KRUXIAFLOW_CLIENT_SECRET", "hush")
     monkeypatch.setenv("KRUXIAFLOW_API_URL", "http://127.0.0.1:9")
@@ -220,26 +220,26 @@ def test_errors_show_what_is_not_printable(explain: Explain, a_host: ScriptedSer
     "written", ["01A22451-BCF1-7582-A741-B60BF28B59F5", "01a22451bcf17582a741b60bf28b59f5", f" {UUID}\n"]
 )
 def test_an_id_is_known_however_it_is_written(explain: Explain, a_host: ScriptedServer, written: str) -> None:
-    """The engine reads each as the same id; hosts compare letters."""
+    """The engine reads each form as the same id; hosts compare strings."""
     explain(written)
     assert [request.path for request in a_host.seen] == [f"/api/explain?id={UUID}"]
 
 
-def test_the_host_is_told_which_activity_must_not_be_left_out(
+def test_the_host_gets_the_activity_that_must_not_be_left_out(
     explain: Explain, a_host: ScriptedServer
 ) -> None:
     explain("w-1", "--activity", "add &id=x")
     assert [request.path for request in a_host.seen] == ["/api/explain?id=w-1&first=add%20%26id%3Dx"]
 
 
-def test_no_id_is_a_slip(explain: Explain) -> None:
+def test_an_empty_id_is_a_usage_error(explain: Explain) -> None:
     code, out, err = explain("")
     assert (code, out) == (2, "")
     assert "WORKFLOW_ID is empty" in err
 
 
-def test_an_attempt_whose_key_was_too_long_to_keep_is_not_told_as_the_workflow() -> None:
-    """Of a long name and key a record keeps what fits."""
+def test_an_attempt_with_a_truncated_key_is_not_shown_as_the_workflow() -> None:
+    """A record truncates a long name or key."""
     event = {
         "source": "host", "pid": 1, "at": 1.5, "event": "claimed", "key": "", "process": 0, "seen": 1,
         "name": "resize", "activity_id": "a-1",

@@ -1,4 +1,4 @@
-"""The last line of `flowherd explain`: what comes next in each case."""
+"""The last line of `flowherd explain`: the next step in each case."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ def test_after_a_requeue_the_engine_s_delay_is_counted(seen: int, ago_s: float, 
         ({"polled_s_ago": None}, "has not polled yet"),
     ],
 )
-def test_what_nobody_here_has_seen_waits_for_a_poll_and_says_who_polls(
+def test_an_activity_unknown_to_hosts_waits_for_a_poll_by_the_listed_hosts(
     more: dict[str, Any], words: str
 ) -> None:
     assert words in next_of(running(), [], [host(**more)], NOW)
 
 
-def test_a_process_that_stands_still_is_why_nothing_ends_and_nobody_polls() -> None:
+def test_a_stalled_process_is_the_reason_why_nothing_ends_and_no_poll_is_sent() -> None:
     one = {"process": 2, "for_s": 12.4, "is_stopped": False, "name": "resize", "at": "/app/a.py:7"}
     cause = "process 2: its loop has stood still for 12s: resize keeps it, at /app/a.py:7"
     holder = host(present=[present("running", limit_s=300.0)], standstills=[one])

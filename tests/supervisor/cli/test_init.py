@@ -1,4 +1,4 @@
-"""`flowherd init`: what it writes works as it is, and it never writes over anything."""
+"""`flowherd init`: its files work unchanged, and it never overwrites a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def project(folder: Path) -> Path:
 
 @pytest.mark.parametrize("place", ["alone", "in a clone"])
 def test_its_own_test_passes(project: Path, place: str) -> None:
-    """With pytest alone, also in a clone of flowherd, where the README puts it: the settings there are not its own."""
+    """With pytest alone, also in a clone of flowherd, as in the README, whose settings do not apply to it."""
     if place == "in a clone":
         shutil.copy(ROOT / "pyproject.toml", project.parent)
     plain = [
@@ -43,7 +43,7 @@ def test_its_own_test_passes(project: Path, place: str) -> None:
 def test_its_settings_change_nothing_and_name_every_key_with_its_default(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each line can be made to hold by itself; the secret alone is missing: it has no place in this file."""
+    """Each line can be uncommented by itself; only the secret is missing, which does not belong in this file."""
     monkeypatch.chdir(project)
     assert sources.load({}).origins == {}
     lines = (project / "flowherd.toml").read_text().splitlines()
@@ -75,7 +75,7 @@ def test_its_files_are_as_clean_as_ours(project: Path, monkeypatch: pytest.Monke
 
 
 def test_its_unit_is_one_that_systemd_takes(project: Path) -> None:
-    """With its own paths: they are made for the machine it was written on."""
+    """With the paths of the machine it was written on."""
     unit = project / "shop_app.service"
     text = unit.read_text()
     assert f"WorkingDirectory={project}\n" in text
@@ -85,13 +85,13 @@ def test_its_unit_is_one_that_systemd_takes(project: Path) -> None:
 
 
 def test_a_path_that_systemd_would_misread_is_written_for_it(folder: Path) -> None:
-    """% begins a specifier, a space ends a word."""
+    """`%` begins a specifier, a space ends a word."""
     init(folder / "50% off", "my_app")
     assert "50%%\\x20off\n" in (folder / "50% off" / "my_app.service").read_text()
 
 
 def test_nothing_is_written_over_and_nothing_is_written_beside_it(project: Path) -> None:
-    """All or nothing: half a project helps nobody."""
+    """All files are written, or none."""
     (project / "shop_app.py").write_text("mine")
     for path in project.iterdir():
         if path.name != "shop_app.py":
@@ -102,8 +102,8 @@ def test_nothing_is_written_over_and_nothing_is_written_beside_it(project: Path)
     assert (project / "shop_app.py").read_text() == "mine"
 
 
-def test_it_says_what_comes_next(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From where one stands, as the shell that is there finds it."""
+def test_it_prints_the_next_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The hint works from the current folder in the current shell."""
     there = folder / "a"
     init(there, "my_app")
     said = capsys.readouterr().out.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""How the program is called from a folder, and what it gives to shells: tried in the shells that are installed."""
+"""The program's name in hints, and completion scripts, tried in the installed shells."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flowherd_supervisor.cli.program_name import called_from
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What each shell is given, in a file."""
+    """Files with the completion script of each shell."""
     folder = tmp_path_factory.mktemp("scripts")
     made = {shell: folder / shell for shell in ("bash", "zsh", "fish")}
     for shell, path in made.items():
@@ -27,13 +27,13 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def said(*words: str) -> str:
-    """What a shell says on both its outputs."""
+    """Runs a shell and returns stdout and stderr."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
     return done.stdout + done.stderr
 
 
 def test_bash_completes_a_command_with_what_it_is_given(scripts: dict[str, Path]) -> None:
-    """A script that does not parse would greet its owner in every new shell."""
+    """A script that does not parse would print errors in every new shell."""
     ask = "COMP_WORDS=(flowherd ctl re); COMP_CWORD=2; _flowherd; printf '%s\\n' \"${COMPREPLY[@]}\""
     assert {"reload", "resume"} <= set(
         said("bash", "--norc", "-c", f"source {scripts['bash']}; {ask}").split()
@@ -41,7 +41,7 @@ def test_bash_completes_a_command_with_what_it_is_given(scripts: dict[str, Path]
 
 
 def test_zsh_takes_it_by_source_and_by_fpath(scripts: dict[str, Path], tmp_path: Path) -> None:
-    """A `#compdef` file that is sourced tells zsh nothing by itself."""
+    """Sourcing a `#compdef` file alone has no effect in zsh."""
     zsh, start = find_tool("zsh"), "autoload -Uz compinit; compinit -u -D"
     shutil.copy(scripts["zsh"], tmp_path / "_flowherd")
     assert (
@@ -63,7 +63,7 @@ def test_fish_completes_a_command_with_what_it_is_given(scripts: dict[str, Path]
 
 
 def test_what_is_printed_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has called it by its path in an environment has no `flowherd` on the path of the shell."""
+    """A user who calls it by its path in an environment has no `flowherd` on the shell's path."""
     own = Path(sys.executable).with_name("flowherd")
     monkeypatch.setenv("PATH", str(own.parent))
     assert called_from(tmp_path) == "flowherd"

@@ -1,4 +1,4 @@
-"""Who imports flowherd, or asks for help, pays for no library that this needs not."""
+"""Importing flowherd, or showing help, imports no library that is not needed for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HELP = "from flowherd_supervisor.cli.main import main\ntry: main({words!r})\nexc
 
 
 def imported_by(code: str) -> set[str]:
-    """The top-level modules that a program has imported at its end."""
+    """Returns the top-level modules that a program has imported at its end."""
     said = "import sys; sys.stderr.write(' '.join({name.partition('.')[0] for name in sys.modules}))"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{said}"], capture_output=True, text=True, timeout=60, check=True

@@ -1,4 +1,4 @@
-"""`flowherd status` as users meet it: whom it asks, what it shows, and what it says when there is nobody."""
+"""`flowherd status`: the choice of the supervisor, the output, and errors without an answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[int, bytes], str]]:
-    """A web server with one answer to everything; gives its address."""
+    """Starts a web server with one reply to everything; returns its address."""
     servers: list[http.server.HTTPServer] = []
 
     def start(status: int, body: bytes) -> str:
@@ -41,7 +41,7 @@ def serve() -> Iterator[Callable[[int, bytes], str]]:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Stays quiet."""
+                """Logs nothing."""
 
         servers.append(http.server.HTTPServer(("127.0.0.1", 0), OneAnswer))
         threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
@@ -94,7 +94,7 @@ def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_a_supervisor_that_says_nothing_of_activities_is_shown_all_the_same() -> None:
+def test_a_status_without_activities_is_shown_too() -> None:
     bare = {
         name: value
         for name, value in DOCUMENT.items()
@@ -126,14 +126,14 @@ def test_nothing_is_cut_at_80_columns_after_a_long_life() -> None:
     ]  # fmt: skip
 
 
-def test_activities_that_nobody_has_asked_for_are_counted_and_take_no_lines() -> None:
+def test_unused_activities_are_counted_and_take_no_lines() -> None:
     """An app may have a hundred."""
     idle = dict.fromkeys(("running", "waiting", "completed", "failed", "lost", "ran"), 0)
     idle |= {"run_ms_p50": None, "run_ms_p95": None}
     lines = shown(DOCUMENT | {"by_activity": [RESIZE, RESIZE | idle, RESIZE | idle | {"failed": 1}]})
     assert lines[11].split()[:2] == ["resize", "2"]
     assert lines[12].split()[:7] == ["resize", "0", "0", "0", "1", "-", "-"], "it could not begin"
-    assert lines[13] == "and 1 activities that have not run"
+    assert lines[13] == "and 1 activities without any attempts"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_long_message_of_a_failure_is_cut_to_two_lines() -> None:
     assert lines[-1].endswith(" px")
 
 
-def test_the_name_of_an_exit_is_said_once() -> None:
+def test_the_name_of_an_exit_is_shown_once() -> None:
     """Its message already begins with it."""
     lines = shown(DOCUMENT, failures=[FAILURE | {"type": "SystemExit", "message": "SystemExit: 3"}])
     assert lines[-1] == "          SystemExit: 3"
@@ -186,7 +186,7 @@ def test_ages_have_two_units_at_most(seconds: float, text: str) -> None:
     assert shown(DOCUMENT | {"children": [CHILD | {"uptime_s": seconds}]})[7].split()[-1] == text
 
 
-def test_an_engine_that_does_not_answer_is_said_loudly() -> None:
+def test_an_engine_that_does_not_answer_is_shown_in_capitals() -> None:
     """The first thing to look for when nothing runs."""
     gone = DOCUMENT | {"engine": {"url": "http://engine", "reachable": False, "rtt_ms": None}}
     assert shown(gone)[2] == "engine http://engine: NOT reachable"
@@ -232,8 +232,8 @@ def test_another_server_is_not_taken_for_a_supervisor(
     assert len(err.splitlines()) <= 2
 
 
-def test_nobody_at_the_address_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A supervisor that has just ended."""
+def test_an_address_without_a_supervisor_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A supervisor may have just ended."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     assert show_status(admin=address, pid=None, as_json=True) == Exit.INTERNAL
@@ -243,13 +243,13 @@ def test_nobody_at_the_address_is_said_in_one_line(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("address", ["off", "9464", "nonsense"])
 def test_a_wrong_address_is_refused_by_its_flag(address: str) -> None:
-    """Exit 2: it is a slip of the command line."""
+    """Exit 2, as for any mistake in the command line."""
     with pytest.raises(ConfigurationError, match=rf"--admin {address}: should "):
         open_admin(address, None)
 
 
 def test_an_ipv6_address_is_put_in_brackets() -> None:
-    """Anything else is no URL."""
+    """Else the URL would be invalid."""
     with open_admin("[::1]:9464", None) as client:
         assert client.base_url == httpx.URL("http://[::1]:9464")
 
@@ -265,7 +265,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 
 
 def test_without_a_supervisor_it_says_how_to_start_one(runtime: Path) -> None:
-    """And where it looked."""
+    """The message names the folder, too."""
     with pytest.raises(
         ConfigurationError, match=rf"no running supervisor found in {runtime}.*flowherd run APP"
     ):
@@ -313,13 +313,13 @@ STANDS = {"for_s": 72.4, "is_stopped": False, "name": "", "at": ""}
 def test_a_process_that_stands_still_is_named_with_the_time_and_the_cause(
     found: dict[str, object], words: str
 ) -> None:
-    """Else its activities seem to run, and those that it does not begin wait for no reason."""
+    """Otherwise its activities seem to run, and others seem to wait for no reason."""
     stands = CHILD | {"process": 1, "standstill": STANDS | found}
     assert standstill_lines([CHILD, stands]) == [f"process 1: {words}"]
     assert f"process 1: {words}" in " ".join(shown(DOCUMENT | {"children": [CHILD, stands]}))
 
 
-def test_a_handler_that_runs_on_after_its_outcome_says_that_it_keeps_a_slot() -> None:
+def test_a_handler_that_runs_on_after_its_outcome_is_shown_as_keeping_a_slot() -> None:
     over = CHILD["activities"][0] | {"is_over": True}
     lines = now_lines({"children": [CHILD | {"activities": [over], "waiting": []}]}, 8)
     assert lines[2].strip() == "its outcome is decided, but its handler runs on and keeps a slot"
@@ -327,6 +327,6 @@ def test_a_handler_that_runs_on_after_its_outcome_says_that_it_keeps_a_slot() ->
 
 
 def test_what_the_document_leaves_out_of_a_process_with_many_slots_is_counted() -> None:
-    """It has the oldest eight of each process, and the table by activity counts all."""
+    """The document lists the oldest eight of each process; the table by activity counts all."""
     many = DOCUMENT | {"by_activity": [RESIZE | {"running": 90, "waiting": 10}]}
     assert "             and 96 more" in shown(many), "four are shown"

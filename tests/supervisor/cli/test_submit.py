@@ -1,4 +1,4 @@
-"""`flowherd submit` against a scripted engine: what it sends, what it prints, and what it says when that fails."""
+"""`flowherd submit` against a scripted engine: requests, output and errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOBODY = "http://127.0.0.1:9"
 
 @pytest.fixture
 def engine() -> Iterator[ScriptedServer]:
-    """Takes everything, and completes it with one output."""
+    """An engine that accepts everything and completes it with one output."""
     with scripted_server() as server:
         server.replies[DEPLOY] = Reply(201, {"name": "flowherd-add", "version": "7"})
         server.replies[START] = Reply(201, {"workflow_id": "w-1", "status": "created"})
@@ -44,7 +44,7 @@ def engine() -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def submit(engine: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> Submit:
-    """Calls `flowherd submit`; gives its exit code, stdout and stderr."""
+    """Calls `flowherd submit`; returns its exit code, stdout and stderr."""
 
     def call(*words: str, url: str = engine.url) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:
@@ -55,19 +55,19 @@ def submit(engine: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> Submit
 
 
 def step(key: str, error: str | None = None, **outputs: Any) -> dict[str, Any]:
-    """A step as the status document shows it (protocol.md §13)."""
+    """Builds a step of the status document (protocol.md §13)."""
     listed = [{"name": name, "type": "value", "value": value} for name, value in outputs.items()]
     return {"activity_key": key, "status": "completed", "outputs": None if error else listed, "error": error}
 
 
 def ended(*steps: dict[str, Any], status: str = "completed") -> Reply:
-    """The status document of a workflow."""
+    """Builds the status document of a workflow."""
     said = "One or more activities failed" if status == "failed" else None
     return Reply(200, {"id": "w-1", "status": status, "activities": list(steps), "error_message": said})
 
 
 def sent(engine: ScriptedServer, path: str) -> list[Any]:
-    """The bodies that came to a path."""
+    """Returns the bodies sent to a path."""
     return [json.loads(request.body) for request in engine.seen if request.path == path]
 
 
@@ -112,7 +112,7 @@ def test_json_is_one_line_for_each(submit: Submit) -> None:
 
 
 def test_a_failure_is_exit_1_and_says_what_failed(engine: ScriptedServer, submit: Submit) -> None:
-    """The engine's own words say only that something did."""
+    """The engine's own message says only that something failed."""
     engine.replies[LOOK] = ended(step("add", error="a: Field required"), status="failed")
     code, out, _ = submit("add")
     assert (code, out) == (1, "flowherd-add w-1: failed\n  a: Field required\n")
@@ -121,7 +121,7 @@ def test_a_failure_is_exit_1_and_says_what_failed(engine: ScriptedServer, submit
 
 
 def test_what_the_engine_says_of_code_and_attempts_is_said(engine: ScriptedServer, submit: Submit) -> None:
-    """protocol.md §7: of a lapsed lease alone; the code that a worker has given is in none of its documents."""
+    """protocol.md §7: only for a lapsed lease; a worker's code is in none of the engine's documents."""
     text = "Activity timed out after 3 retries (max_retries=3)"
     engine.replies[LOOK] = ended(step("add", error=text), status="failed")
     code, out, _ = submit("add")
@@ -148,7 +148,7 @@ def test_a_definition_goes_as_it_is_and_its_outputs_come_by_step(
 
 
 def test_no_wait_only_queues(engine: ScriptedServer, submit: Submit) -> None:
-    """Exit 0 as soon as the engine has it."""
+    """Exit 0 as soon as the engine has accepted it."""
     assert submit("add", "--no-wait") == (0, "flowherd-add w-1: created\n", "")
     code, out, _ = submit("add", "--no-wait", "--json")
     assert (code, json.loads(out)["status"], json.loads(out)["output"]) == (0, "created", None)
@@ -181,12 +181,12 @@ def test_an_outage_that_lasts_names_the_workflow_that_goes_on(
 
 
 def failed(seen: int, then: str, **words: str) -> list[dict[str, Any]]:
-    """The events of an attempt that has failed, as a host tells them."""
+    """Builds the events of a failed attempt, as a host returns them."""
     common = {"activity_id": "a-1", "key": "add", "name": "add", "process": 0, "seen": seen, "at": 1.0}
     return [{**common, "event": "begun"}, {**common, **words, "event": "failed"}, {**common, "event": then}]
 
 
-def test_a_wait_tells_each_failed_attempt_once_and_when_the_next_one_is_due(
+def test_a_wait_prints_each_failed_attempt_once_with_the_time_of_the_next(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = {"code": "EXECUTION_ERROR", "type": "ValueError", "message": "no rate"}
@@ -205,7 +205,7 @@ URL = "http://127.0.0.1:8080"
 
 
 def host(polled_s_ago: float | None = 0.1, free_slots: int = 4, **more: Any) -> Served:
-    """A host of this machine, as it tells of itself."""
+    """Builds a host on this machine, as it describes itself."""
     known = {"pid": 7, "app": "shop:registry", "engine": URL, "worker": "math", "activities": {}} | more
     return Served(polled_s_ago=polled_s_ago, free_slots=free_slots, **known)
 
@@ -213,7 +213,7 @@ def host(polled_s_ago: float | None = 0.1, free_slots: int = 4, **more: Any) -> 
 def looked_at(
     *hosts: Served, after: Sequence[float] = (1, 6, 7, 12), known: Sequence[Explained] = ()
 ) -> SubmitProgress:
-    """A wait for one pending step, beside these hosts, which know as much of its workflow."""
+    """Waits for one pending step with these hosts and their knowledge of its workflow; returns stderr."""
     waiting = SubmitProgress(STARTED, URL, "math", lambda: hosts, lambda _: known)
     step = msgspec.convert({"activity_key": "add", "status": "pending"}, workflow_client.Step)
     for waited_s in after:
@@ -238,10 +238,10 @@ def looked_at(
         ([host(engine="http://127.0.0.1:9")], "no host of worker type 'math'"),
     ],
 )
-def test_whoever_waits_is_told_that_nobody_asks_for_work_only_where_that_is_so(
+def test_a_wait_reports_missing_pollers_only_if_they_are_missing(
     hosts: list[Served], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Once; by the hosts of this machine, since the engine tells of nobody's polls."""
+    """Once, from the hosts on this machine, since the engine does not report polls."""
     looked_at(*hosts)
     first, *rest = capsys.readouterr().err.splitlines()
     assert first == "flowherd: flowherd-add w-1: running after 6 s: add pending"
@@ -249,16 +249,16 @@ def test_whoever_waits_is_told_that_nobody_asks_for_work_only_where_that_is_so(
     assert said in "".join(rest)
 
 
-def test_nothing_is_said_about_a_short_wait(capsys: pytest.CaptureFixture[str]) -> None:
-    """Most end before anybody wonders."""
+def test_nothing_is_printed_about_a_short_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    """Most workflows end sooner."""
     looked_at(after=(0.1, 4.9))
     assert capsys.readouterr().err == ""
 
 
-def test_a_step_that_moves_on_and_its_last_error_are_said_each_once(
+def test_a_changed_status_and_the_last_error_of_a_step_are_printed_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What the engine shows of it, and no more: it tells of no attempt that it will make again."""
+    """Only what the engine returns, which does not include attempts that are retried."""
     waiting = looked_at(host(), after=(6, 7))
     step = msgspec.convert({"activity_key": "add", "status": "failed", "error": "no"}, workflow_client.Step)
     for waited_s in (8, 9):
@@ -295,7 +295,7 @@ def test_a_parameter_that_no_host_takes_is_named(takes: list[Any], given: list[s
 
 
 def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer) -> None:
-    """130, as shells say it; a program of its own, since a shell has those in its background ignore the signal."""
+    """Exit code 130, as in shells; a separate program, since shells let background programs ignore the signal."""
     engine.replies[LOOK] = ended(status="running")
     program_text = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
@@ -309,7 +309,7 @@ def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer) -> Non
     assert (program.returncode, err) == (128 + signal.SIGINT, "")
 
 
-# What is wrong with the words
+# Wrong arguments
 
 
 @pytest.mark.parametrize(
@@ -331,10 +331,10 @@ def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer) -> Non
         (["add", "--inptu", "{}"], "--input"),
     ],
 )
-def test_wrong_words_are_exit_2_and_name_the_place(
+def test_wrong_arguments_are_exit_2_and_name_the_place(
     engine: ScriptedServer, submit: Submit, folder: Path, words: list[str], said: str
 ) -> None:
-    """Before the engine has heard anything."""
+    """Before anything is sent to the engine."""
     (folder / "bytes").write_bytes(b"\xff\xfe{")
     code, out, err = submit(*words)
     assert (code, out) == (2, "")
@@ -343,7 +343,7 @@ def test_wrong_words_are_exit_2_and_name_the_place(
     assert not engine.seen
 
 
-# What is wrong with the engine
+# Errors of the engine
 
 
 def test_an_engine_that_does_not_answer_is_one_line_with_a_remedy(submit: Submit) -> None:
@@ -369,7 +369,7 @@ def test_an_engine_that_does_not_answer_is_one_line_with_a_remedy(submit: Submit
 def test_an_engine_that_refuses_is_one_line(
     engine: ScriptedServer, submit: Submit, reply: Reply, code: int, said: str
 ) -> None:
-    """With the call, the status and the engine's own words."""
+    """With the call, the status and the engine's text."""
     engine.replies[DEPLOY] = reply
     got, out, err = submit("add")
     assert (got, out, err.count("\n")) == (code, "", 1)
@@ -402,7 +402,7 @@ def test_credentials_are_one_token_for_all_calls(
 def test_a_token_that_is_refused_is_fetched_again_once(
     engine: ScriptedServer, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A workflow may take longer than a token lives; a second refusal is the engine's word."""
+    """A workflow may take longer than a token lives; a second refusal is final."""
     monkeypatch.setenv("KRUXIAFLOW_CLIENT_ID", "me")
     monkeypatch.setenv("KRUXIAFLOW_CLIENT_SECRET", "canary")
     engine.replies["/api/v1/oauth/token"] = [Reply(200, {"access_token": token}) for token in "ab"]

@@ -1,4 +1,4 @@
-"""`flowherd top`: what it shows of the news it gets, what its keys order, and what it is without a terminal."""
+"""`flowherd top`: its display of news, the orders of its keys, and its output without a terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DIED = {
 
 
 class Told:
-    """A feed that says what the test says."""
+    """A feed with the news that a test gives it."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[News] = asyncio.Queue()
@@ -103,7 +103,7 @@ async def test_its_tables_come_with_a_key_each_and_fit_80_columns() -> None:
             assert app.query_one(table, DataTable).virtual_size.width <= 80, table
 
 
-async def test_when_nobody_answers_it_says_so_and_goes_on_when_somebody_does() -> None:
+async def test_a_missing_answer_is_shown_until_the_next_one_comes() -> None:
     """The process that serves it is replaced now and then."""
     feed = Told()
     app = TopApp(feed)
@@ -117,11 +117,11 @@ async def test_when_nobody_answers_it_says_so_and_goes_on_when_somebody_does() -
 
 
 async def test_keys_are_orders() -> None:
-    """One more or fewer than are wanted, not than are there."""
+    """One more or fewer than the wanted number, not than the running one."""
     feed = Told()
     app = TopApp(feed)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.press("plus")  # nothing is known yet: no order
+        await pilot.press("plus")  # no order before the first status
         await feed.tell(Status(DOCUMENT | {"processes": {"wanted": 4, "ready": 2}, "polling": True}))
         await pilot.press("plus", "minus", "p", "r", "s")
         await feed.tell(Status(DOCUMENT | {"polling": False}))
@@ -147,14 +147,14 @@ def test_s6_no_name_reaches_the_terminal_as_more_than_text(value: str, text: str
 
 
 class Terminal:
-    """A stream that somebody looks at."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An extra that is missing is no traceback."""
+    """A missing extra must not cause a traceback."""
     monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("sys.stdout", Terminal())
     monkeypatch.delitem(sys.modules, "flowherd_supervisor.cli.top_app", raising=False)

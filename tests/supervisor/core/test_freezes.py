@@ -1,4 +1,4 @@
-"""N4: whatever the supervisor ends by the time, it ends by time that it was itself awake; each rule, by hand."""
+"""N4: every deadline of the supervisor counts only the time that it was awake; each rule by itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BEGAN, FROZEN_S = 1000.0, 120.0
 
 
 class NoHost:
-    """Nothing is made here."""
+    """A host that starts nothing."""
 
     def birth(self, *_: Any) -> Any:
         raise AssertionError("nothing is to be made")
@@ -35,7 +35,7 @@ class NoHost:
 
 
 class Shell:
-    """A supervisor with a brain that is in the middle of something, and a clock that is turned by hand."""
+    """A supervisor with a given state and a manual clock."""
 
     def __init__(self, plan: Plan, ledger: Ledger, wakeups: Wakeups) -> None:
         self.now = BEGAN
@@ -43,7 +43,7 @@ class Shell:
         self.supervisor._look_at = inf  # nothing is held
 
     def passes(self, seconds: float, frozen_s: float = 0.0) -> None:
-        """It waits and looks at its deadlines, as `run` does; a freeze comes in the middle of a wait."""
+        """Waits and checks deadlines, as `run` does; a freeze occurs during a wait."""
         until = self.now + seconds
         while self.now < until:
             wait_s = self.supervisor._patience_s()
@@ -119,7 +119,7 @@ def zygote_dies(state: State) -> bool:
 
 
 def outliving(state: State) -> State:
-    """Its worker has ended; it has a second to see that."""
+    """An isolate whose worker has ended and that has a second to end itself."""
     return replace(state, isolates=(Isolate(0, 7, 1, phase=Phase.RUNNING, pid=7, kill_at=BEGAN + 1.0),))
 
 
@@ -137,10 +137,10 @@ RULES = [
 @pytest.mark.parametrize(
     ("begin", "has_ended", "limit_s"), RULES, ids=lambda one: getattr(one, "__name__", "")
 )
-def test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does(
+def test_n4_a_freeze_longer_than_the_limit_ends_no_process_but_the_limit_does(
     shell: Shell, begin: Callable[[State], State], has_ended: Callable[[State], bool], limit_s: float
 ) -> None:
-    """Whoever was frozen along has not had its time; once it has, it is ended as ever."""
+    """A process that was frozen too gets its full time, and is ended after it."""
     shell.supervisor._state = begin(serving())
     shell.passes(limit_s / 10, frozen_s=FROZEN_S)
     assert not has_ended(shell.supervisor._state)
@@ -150,7 +150,7 @@ def test_n4_a_freeze_longer_than_the_limit_ends_nobody_and_the_limit_itself_does
 
 
 def test_n14_a_zygote_that_forks_one_after_the_other_is_not_late_however_many_it_has_to() -> None:
-    """N14: with `-p 200` on two CPUs it was killed twice before it had made them all."""
+    """N14: with `-p 200` on two CPUs it was killed twice before it had forked them all."""
     brain = Brain(5, preload=Preload.ALWAYS)
     brain.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(ZYGOTE), ready(ZYGOTE))
     for number in range(4):

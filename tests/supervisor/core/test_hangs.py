@@ -1,4 +1,4 @@
-"""Who hangs, who is late and who is charged for a death, as tables of facts and decisions."""
+"""Hung activities, late keepers and causes of exits, as tables of facts and decisions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def past(sequence: int, late_s: float, seen_s: float | None = None, *, on_loop: 
 def test_the_guilty_of_a_hang_is_on_the_loop_or_longest_past_its_limit(
     facts: list[PastLimit], guilty: int | None
 ) -> None:
-    """C11: the others of its process are innocent, and are not charged."""
+    """C11: the other activities in its process are not charged."""
     found = guilty_of_hang(facts, GRACE_S)
     assert (found and found.sequence) == guilty
 
@@ -59,7 +59,7 @@ def test_the_guilty_of_a_hang_is_on_the_loop_or_longest_past_its_limit(
 def test_a_keeper_is_late_after_two_seconds_or_a_third_of_the_shortest_lease(
     tick_age_s: float, seen_s: float, ready_s: float, lease_s: float, *, is_late: bool
 ) -> None:
-    """By its own word, before the supervisor's own eyes, and since it was ready: the least of the three."""
+    """By its own tick, by the supervisor's observation, and since it was ready: the least of the three."""
     keeper = replace(Brain().serve().state.keeper, phase=Phase.RUNNING, ready_at=100.0)
     facts = {"tick_age_s": tick_age_s, "seen_s": seen_s, "awake_s": 100.0 + ready_s}
     assert (keeper_late_s(keeper, **facts, shortest_lease_s=lease_s) is not None) is is_late
@@ -77,10 +77,10 @@ def test_a_keeper_is_late_after_two_seconds_or_a_third_of_the_shortest_lease(
     ],
     ids=["nobody ordered it", "we killed it", "the host stops"],
 )
-def test_only_a_death_nobody_ordered_is_charged_to_the_activities(
+def test_only_an_exit_that_was_not_ordered_is_charged_to_the_activities(
     orders: tuple[Phase | events.Event, ...], cause: Cause, *, is_guilty_known: bool
 ) -> None:
-    """And one that we ordered for a hang is charged to the activity that hung."""
+    """An exit ordered because of a hang is charged to the activity that hung."""
     brain = Brain().serve()
     for order in orders:
         if isinstance(order, Phase):

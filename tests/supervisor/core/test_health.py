@@ -1,4 +1,4 @@
-"""When systemd's watchdog is kept calm: while work gets done, and never by a host that does none without a reason."""
+"""systemd's watchdog is fed while work gets done, or while there is a reason for not working."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOW = 1000.0
 
 
 class Host:
-    """A brain that serves with two processes, and the ledger of one of them."""
+    """A state with two running processes, and the ledger of one of them."""
 
     def __init__(self) -> None:
         self.brain = Brain().serve()
@@ -59,8 +59,8 @@ def test_a_good_poll_lately_is_well_and_an_old_one_is_not(host: Host) -> None:
     assert not host.well
 
 
-def test_polls_that_are_far_apart_and_answered_are_well_but_not_for_ever(host: Host) -> None:
-    """An idle host with a long --poll-interval-max; a poller that has stopped altogether is another thing."""
+def test_rare_but_answered_polls_are_healthy_up_to_a_limit(host: Host) -> None:
+    """An idle host with a long --poll-interval-max is healthy, a poller that has stopped is not."""
     host.segment.set_clock(Clock.LAST_GOOD_POLL, NOW - RARE_S + 1.0)
     assert host.well
     host.segment.set_clock(Clock.LAST_GOOD_POLL, NOW - RARE_S - 1.0)
@@ -68,14 +68,14 @@ def test_polls_that_are_far_apart_and_answered_are_well_but_not_for_ever(host: H
 
 
 def test_n4_a_host_that_was_frozen_has_its_whole_time_for_a_poll_again(host: Host) -> None:
-    """N4: its polls have failed with the freeze; a service manager that was not frozen must not hear silence now."""
+    """N4: its polls failed because of the freeze; the service manager was not frozen and must still get its beats."""
     host.polls_fail()
     assert is_well(host.brain.state, polling_in(host.ledger), NOW, woke_at=NOW - RECENT_S + 1.0)
     assert not is_well(host.brain.state, polling_in(host.ledger), NOW, woke_at=NOW - RECENT_S - 1.0)
 
 
 def test_without_a_process_that_is_ready_it_is_not_well(host: Host) -> None:
-    """... and a child is healthy."""
+    """A ready process is required."""
     processes = tuple(process.with_phase(Phase.BACKOFF) for process in host.brain.state.processes)
     host.brain.state = replace(host.brain.state, processes=processes)
     assert not host.well
@@ -100,7 +100,7 @@ def test_results_that_wait_for_the_engine_are_not_thrown_away(host: Host) -> Non
 
 
 @pytest.mark.parametrize("fact", [events.PollingSwitched(on=False), events.StopRequested()], ids=str)
-def test_who_was_told_not_to_poll_is_well(host: Host, fact: events.Event) -> None:
+def test_a_paused_or_stopping_host_is_healthy(host: Host, fact: events.Event) -> None:
     """A pause is an order; a stop has a limit of its own."""
     host.polls_fail()
     host.brain.hears(fact)
@@ -120,7 +120,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         yield sock
 
 
-def test_a_reload_is_told_with_its_time_and_nothing_is_told_twice(manager: socket.socket) -> None:
+def test_a_reload_is_sent_with_its_time_and_no_message_is_repeated(manager: socket.socket) -> None:
     """sd_notify(3): RELOADING=1 comes with MONOTONIC_USEC."""
     service = ServiceManager()
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""When a process is used up, as a table of facts and reasons."""
+"""Limits at which a process is replaced, as a table of usage and reasons."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ MIDDLE, LEAST, MOST = 0.5, 0.0, 1.0
 def test_a_process_is_used_up_by_tasks_slots_descriptors_or_memory(
     change: dict[str, object], chance: float, reasons: list[str]
 ) -> None:
-    """C17, C26: numbers are spread by a tenth, and memory is looked at three times."""
+    """C17, C26: limits vary by a tenth, and memory must exceed its limit three times."""
     assert list(used_up(replace(FRESH, **change), PLAN, chance)) == reasons  # type: ignore[arg-type]
 
 
 def test_without_limits_a_process_does_and_grows_as_it_likes() -> None:
-    """Both are off unless somebody asks."""
+    """Both limits are off by default."""
     worn = replace(FRESH, done=10**9, grown_mb=[1e6] * 3)
     assert list(used_up(worn, Plan(1, 4), MIDDLE)) == []

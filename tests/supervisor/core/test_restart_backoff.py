@@ -1,4 +1,4 @@
-"""When a process that ended starts again, and when the supervisor gives up: the policy as tables."""
+"""The restart policy as tables: pauses between restarts, and giving up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POLICY = RestartPolicy(max_restarts=10, window_s=60.0)
 
 
 class NoJitter:
-    """Chance that always takes the middle."""
+    """Random numbers that are always the middle of the range."""
 
     def uniform(self, a: float, b: float, /) -> float:
         return (a + b) / 2
@@ -62,7 +62,7 @@ def test_c21_short_ends_wait_0_then_half_a_second_doubling_to_30(short_in_row: i
 def test_after_any_other_end_it_starts_at_once_but_not_twice_a_second(
     since_start_s: float, wait_s: float
 ) -> None:
-    """A handler that kills its process at once must not become a fork bomb."""
+    """A handler that kills its process at once must not cause a restart loop."""
     assert POLICY.wait_s(0, since_start_s=since_start_s, rng=NoJitter()) == pytest.approx(wait_s)
 
 

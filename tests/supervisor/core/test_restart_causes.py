@@ -1,4 +1,4 @@
-"""Why a process was replaced, in a word: each cause is one of a closed list, and is counted by process."""
+"""The causes of restarts: each is from a closed list and is counted by process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from flowherd_supervisor.core import events
     ],
 )
 def test_the_end_of_a_worker_is_counted_by_its_kind(status: int, cause: str) -> None:
-    """Exit 3 of a process that was ready is no boot failure."""
+    """Exit 3 of a process that was ready is not a boot failure."""
     brain = Brain().serve()
     brain.hears(exited(1, status=status, running=1), after=10.0)
     assert brain.state.causes == {1: {cause: 1}}
 
 
 def test_a_process_that_does_not_boot_is_counted_as_that() -> None:
-    """Also the one that said nothing and was killed for it."""
+    """Also one that sent nothing and was killed for it."""
     brain = Brain().serve()
     brain.hears(exited(1), after=10.0)
     brain.hears(forked(1, 2), exited(1, 2, status=EXITED_3), after=0.1)
@@ -50,7 +50,7 @@ def test_a_process_that_hung_is_counted_as_that_whatever_signal_ended_it() -> No
 
 
 def test_a_reload_counts_every_process_once_and_a_stop_none() -> None:
-    """They are no crashes, and a dashboard wants to tell them apart."""
+    """They are not crashes, and a dashboard must distinguish them."""
     brain = Brain().serve()
     brain.hears(events.ReloadRequested(brain.state.plan), after=10.0)
     for index in (0, 1):

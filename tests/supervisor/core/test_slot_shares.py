@@ -1,4 +1,4 @@
-"""How many processes there are, and how the host's slots are split over them (faults.md P18)."""
+"""The number of processes, and the split of the host's slots over them (faults.md P18)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_p18_the_larger_shares_come_first(total: int, processes: int, shares: tu
 
 @given(st.data())
 def test_p18_shares_add_up_and_differ_by_one_at_most(data: st.DataObject) -> None:
-    """No slot is lost or made, and nobody is favoured."""
+    """No slot is lost or added, and no process is favoured."""
     total = data.draw(st.integers(1, 10_000))
     shares = split(total, data.draw(st.integers(1, min(total, 1024))))
     assert sum(shares) == total
@@ -60,7 +60,7 @@ def test_when_only_one_size_is_explicit_the_other_follows_it(
 
 
 def test_two_explicit_sizes_that_contradict_are_refused_with_both_remedies() -> None:
-    """Nobody can tell which of the two was meant."""
+    """It is unknown which of the two was meant."""
     with pytest.raises(ValueError, match=r"--concurrency 4 or more, or --processes 2 or fewer"):
         choose_sizes(4, 2, 8)
 
@@ -76,7 +76,7 @@ def test_every_choice_that_is_not_refused_can_be_split(
 
 
 def test_slots_that_a_process_may_still_use_are_given_back_to_it_at_once() -> None:
-    """One process more, and one fewer before it has heard of the first: nobody else was given its slots."""
+    """One process more, then one fewer before a process has applied the first order: no other got its slots."""
     brain = Brain(1).serve()
     assert SetSlots(0, 1, 3, 1) in brain.hears(events.ScaleRequested(2))
     assert SetSlots(0, 1, 5, 2) in brain.hears(events.ScaleRequested(1))

@@ -28,7 +28,7 @@ class GreedyWorld(World):
         self.state = replace(self.state, plan=self.plan)
 
     def step(self) -> None:
-        """Somebody does something."""
+        """Performs a random step."""
         chance = self.rng.random()
         made = [process for process in self.living.values() if process.index != KEEPER]
         workers = [process for process in made if process.index != ZYGOTE]
@@ -43,7 +43,7 @@ class GreedyWorld(World):
         self.let_time_pass(0.01)
 
     def work(self, process: Process) -> None:
-        """One thing a worker may do."""
+        """Performs a random step of a worker."""
         if not process.forked:
             self.feed(self.answer_fork(process))
             return
@@ -77,7 +77,7 @@ def test_no_more_slots_are_in_use_than_the_budget_has(block: int) -> None:
 
 
 def live_through(seed: int) -> GreedyWorld:
-    """One history; names its seed when the budget breaks."""
+    """Runs one history; names its seed if the budget is exceeded."""
     world = GreedyWorld(random.Random(seed))
     try:
         world.feed(events.Started())
@@ -88,15 +88,15 @@ def live_through(seed: int) -> GreedyWorld:
     return world
 
 
-def test_when_everybody_has_answered_the_split_is_even_again() -> None:
-    """Caution must not become a leak: no slot is lost for good."""
+def test_when_all_have_answered_the_split_is_even_again() -> None:
+    """No slot is lost for good."""
     for seed in range(40):
         world = live_through(seed)
         for _ in range(200):
             for process in [process for process in world.living.values() if process.index != KEEPER]:
                 process.held = 0
                 if world.living.get(process.names) is not process:
-                    continue  # asked of a zygote that has just ended
+                    continue  # ordered from a zygote that has just ended
                 if not process.forked:
                     world.feed(world.answer_fork(process))
                     continue

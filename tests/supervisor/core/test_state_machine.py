@@ -1,4 +1,4 @@
-"""The brain's decisions about births, deaths and polling one by one: facts in, orders out."""
+"""Single decisions about starts, exits and polling: events in, actions out."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def test_c18_a_boot_failure_before_any_ready_stops_everything_with_its_code_and_
 
 
 @pytest.mark.parametrize(("code", "left_with"), [(2, 2), (3, 3), (0, 3), (77, 3)])
-def test_a_boot_failure_leaves_with_2_or_3_whatever_the_child_says(code: int, left_with: int) -> None:
-    """Faults C23: a child cannot choose our exit code."""
+def test_a_boot_failure_exits_with_2_or_3_whatever_code_the_child_sends(code: int, left_with: int) -> None:
+    """Faults C23: a child cannot choose the supervisor's exit code."""
     brain = Brain()
     brain.hears(events.Started(), forked(KEEPER), forked(0), boot_failed(0, code=code), exited(0))
     assert brain.hears(exited(KEEPER, status=0)) == [Exit(left_with)]
 
 
-def test_whatever_is_said_of_an_end_names_the_pid() -> None:
-    """Else the line can be joined neither to the system's logs nor to what the keeper settles for it."""
+def test_every_log_line_about_an_exit_names_the_pid() -> None:
+    """Without the pid the line cannot be matched with the system's log or the keeper's settlements."""
     brain = Brain().serve()
     brain.hears(exited(0, running=1), exited(KEEPER), events.LimitOverdue(1, 1, 7, "slow", "a-1", 5.0))
     brain.hears(STOP, exited(1))
@@ -61,7 +61,7 @@ def test_whatever_is_said_of_an_end_names_the_pid() -> None:
     assert said["process_hangs"] == said["process_exited"] == 1001
 
 
-def test_n4_whom_we_have_killed_is_said_to_have_been_killed_and_why() -> None:
+def test_n4_a_process_that_we_killed_is_logged_as_killed_with_the_reason() -> None:
     """N4: "out of memory?" sends people looking for memory."""
     brain = Brain().serve()
     brain.hears(events.KeeperLate(KEEPER, 1, 3.0), exited(KEEPER, status=SIGKILLED))
@@ -76,7 +76,7 @@ def test_n4_whom_we_have_killed_is_said_to_have_been_killed_and_why() -> None:
 
 
 def test_c20_a_boot_failure_after_a_ready_is_a_short_end() -> None:
-    """Faults C20: the old ones go on working."""
+    """Faults C20: the old processes go on working."""
     brain = Brain().serve()
     brain.hears(exited(1, running=1), after=60)
     assert brain.hears(forked(1, 2), boot_failed(1, 2)) == []
@@ -86,7 +86,7 @@ def test_c20_a_boot_failure_after_a_ready_is_a_short_end() -> None:
 
 
 def test_an_exit_code_alone_is_no_boot_failure() -> None:
-    """Faults C23: state comes from messages, `os._exit(3)` in user code means nothing."""
+    """Faults C23: state comes from messages; `os._exit(3)` in user code has no meaning."""
     brain = Brain()
     brain.hears(events.Started(), forked(KEEPER), forked(0))
     assert brain.hears(exited(0, status=EXITED_3)) == [Spawn(0, 2, 3)]
@@ -107,7 +107,7 @@ def test_c19_a_first_boot_that_hangs_is_a_boot_failure() -> None:
 
 
 def test_a_later_boot_that_hangs_is_killed_and_tried_again() -> None:
-    """Only its own process waits."""
+    """Only this process waits."""
     brain = Brain(boot_timeout_s=30.0).serve()
     brain.hears(exited(1, running=1), forked(1, 2), after=60)
     assert brain.at(30) == [Kill(1, 2)]
@@ -136,8 +136,8 @@ def test_p7_quiet_reaches_running_workers_and_those_to_come() -> None:
     assert brain.hears(events.PollingSwitched(on=True)) == [may_poll(0), may_poll(1, 2)]
 
 
-def test_a_worker_polls_once_its_ready_has_been_heard_unless_it_was_told_to_end() -> None:
-    """Law 5: what is killed as STARTING may have said Ready already, and must not have claimed anything."""
+def test_a_worker_polls_after_its_ready_unless_it_was_told_to_end() -> None:
+    """Law 5: a process that is killed while STARTING may have sent Ready, and must not have claimed anything."""
     brain = Brain()
     brain.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(0))
     assert may_poll(0) in brain.hears(ready(0))
@@ -146,7 +146,7 @@ def test_a_worker_polls_once_its_ready_has_been_heard_unless_it_was_told_to_end(
     assert brain.hears(ready(1)) == []
 
 
-def test_cont_without_a_pause_changes_and_says_nothing() -> None:
+def test_cont_without_a_pause_changes_and_logs_nothing() -> None:
     """Service managers send CONT after each TERM."""
     brain = Brain().serve()
     assert brain.hears(events.PollingSwitched(on=True)) == []
@@ -157,7 +157,7 @@ def test_cont_without_a_pause_changes_and_says_nothing() -> None:
 
 
 def test_a_keeper_restarts_at_once_also_during_a_drain() -> None:
-    """Somebody must beat and settle."""
+    """Heartbeats and settlements must go on."""
     brain = Brain().serve()
     assert brain.hears(exited(KEEPER, 1)) == [Spawn(KEEPER, 2, 0)]
     brain.hears(STOP)
@@ -165,7 +165,7 @@ def test_a_keeper_restarts_at_once_also_during_a_drain() -> None:
 
 
 def test_three_keeper_ends_in_ten_seconds_drain_and_exit_1() -> None:
-    """Afterwards it still comes back, since the drain needs its beats."""
+    """After that it still restarts, since the drain needs its heartbeats."""
     brain = Brain().serve()
     brain.hears(exited(KEEPER, 1), forked(KEEPER, 2), exited(KEEPER, 2), forked(KEEPER, 3))
     assert brain.hears(exited(KEEPER, 3)) == [Drain(0, 1, 30.0), Drain(1, 1, 30.0)]
@@ -184,7 +184,7 @@ def test_keeper_ends_that_lie_further_apart_are_tolerated() -> None:
 
 
 def test_a_keeper_that_dies_in_its_last_minute_is_replaced_for_the_rest_of_it() -> None:
-    """What ended workers held is state in the ledger: the next keeper finds it."""
+    """The records of ended workers are in the ledger, where the next keeper finds them."""
     brain = Brain().serve()
     brain.hears(STOP, exited(0), exited(1))
     assert brain.hears(exited(KEEPER, status=SIGKILLED), after=2.0) == [Spawn(KEEPER, 2, 0)]
@@ -193,7 +193,7 @@ def test_a_keeper_that_dies_in_its_last_minute_is_replaced_for_the_rest_of_it() 
 
 
 def test_without_a_keeper_one_is_made_to_settle() -> None:
-    """Faults P12 at the wrong moment: its fork had failed just before the last worker ended."""
+    """Faults P12: its fork had failed just before the last worker ended."""
     brain = Brain().serve()
     brain.hears(STOP, exited(KEEPER), events.SpawnFailed(KEEPER, 2, "EAGAIN"), exited(0))
     assert brain.hears(exited(1)) == [Spawn(KEEPER, 3, 0)]

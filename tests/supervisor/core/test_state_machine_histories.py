@@ -1,7 +1,7 @@
-"""Random histories of the brain against a model of the world; nothing is forked and no time is spent.
+"""Random histories of `decide` against a model of the world; nothing is forked and no time passes.
 
-The world has processes that fork late or not at all, become ready, fail to boot, crash, ignore what they are
-told and speak after their end; a keeper that dies; a user who signals up to three times; and time.
+The world has processes that fork late or not at all, become ready, fail to boot, crash, ignore orders and whose
+messages arrive after their exit; a keeper that dies; a user who signals up to three times; and time.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from flowherd_supervisor.core.state import Mode
 
 BLOCKS, PER_BLOCK = 10, 100
 DIES_WITHIN_S = 0.2  # from SIGKILL to waitpid, and from Spawn to its answer
-STOP_BEYOND_GRACE_S = 9.0  # margin of the drain, the keeper's last minute, its restarts, and deaths
+STOP_BEYOND_GRACE_S = 9.0  # margin of the drain, the keeper's settlement, its restarts, and exits
 
 
 class History(World):
-    """What happens, by chance."""
+    """A random history."""
 
     def step(self) -> None:
-        """Something happens."""
+        """Performs a random step."""
         rng = self.rng
         process = rng.choice([*self.living.values(), None])
         if process is not None and not process.forked:
@@ -95,7 +95,7 @@ class History(World):
             self.let_time_pass(self.state.next_deadline - self.now + self.rng.choice([0.0, 0.4]))
 
     def speak_after_the_end(self, index: int, incarnation: int) -> None:
-        """A message that was overtaken by its sender's end."""
+        """Feeds a message that arrives after its sender's exit."""
         late: list[Event] = [
             events.ChildReady(index, incarnation),
             events.BootFailed(index, incarnation, 3, "late", ""),
@@ -112,7 +112,7 @@ class History(World):
         self.feed(events.StopRequested(times))
 
     def fall_silent(self) -> None:
-        """From now on nobody says anything: forks are answered, what is killed dies, and time passes."""
+        """Ends all messages: forks are answered, killed processes exit, and time passes."""
         if not self.stops:
             self.signal(1)
         deadline = self.now + self.plan.graceful_timeout_s + STOP_BEYOND_GRACE_S
@@ -141,7 +141,7 @@ class History(World):
 
 
 def live_through(seed: int) -> History:
-    """One history from the first fork to Exit."""
+    """Runs one history from the first fork to Exit."""
     world = History(random.Random(seed))
     try:
         world.feed(events.Started())
@@ -159,7 +159,7 @@ def live_through(seed: int) -> History:
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_every_history_keeps_the_laws_of_the_brain_and_ends(block: int) -> None:
-    """Laws 1-4 of the brain; faults.md P2, P4, P11, P12, C21."""
+    """Laws 1-4 of the state machine; faults.md P2, P4, P11, P12, C21."""
     for seed in range(block * PER_BLOCK, (block + 1) * PER_BLOCK):
         live_through(seed)
 
@@ -173,6 +173,6 @@ def test_a_fresh_history_keeps_them_too() -> None:
 
 
 def test_the_histories_reach_every_end() -> None:
-    """A model that never meets a crash loop or a boot failure would prove nothing."""
+    """A model without crash loops or boot failures would prove nothing."""
     seen = {live_through(seed).exit_code for seed in range(BLOCKS * PER_BLOCK)}
     assert seen == {0, INTERNAL, BOOT_USAGE, BOOT_BAD, CREDENTIALS, CRASH_LOOP, RELEASED}

@@ -1,4 +1,4 @@
-"""The brain's decisions about isolates: facts in, orders out; each question has one end."""
+"""Decisions about isolates: events in, actions out; each request gets one end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def gone(status: int = 0) -> events.IsolateExited:
     return events.IsolateExited(*A, status)
 
 
-def test_one_is_forked_from_the_zygote_and_its_worker_hears_of_its_start_and_its_end(brain: Brain) -> None:
+def test_one_is_forked_from_the_zygote_and_its_worker_gets_its_start_and_its_end(brain: Brain) -> None:
     """The status is the annotated one: the worker names the cause."""
     assert brain.hears(NEEDED) == [SpawnIsolate(*A, zygote=1)]
     assert brain.hears(FORKED) == [TellIsolateStarted(*A, 500)]
@@ -51,7 +51,7 @@ def test_without_a_zygote_it_is_forked_directly() -> None:
 
 
 def test_one_that_cannot_be_made_ends_with_the_reason(brain: Brain) -> None:
-    """The worker decides whether to ask again: it may be the host's limit of processes."""
+    """The worker decides whether to try again; the host's limit of processes may be reached."""
     assert brain.hears(NEEDED, events.IsolateNotForked(*A, "EAGAIN"))[1:] == [
         TellIsolateEnded(*A, 0, "EAGAIN")
     ]
@@ -65,7 +65,7 @@ def test_a_kill_is_sigkill_once(brain: Brain) -> None:
     assert brain.hears(gone(SIGKILLED)) == [TellIsolateEnded(*A, SIGKILLED, "")]
 
 
-def test_one_that_is_not_wanted_any_more_dies_as_soon_as_it_exists(brain: Brain) -> None:
+def test_an_unwanted_isolate_is_killed_as_soon_as_it_exists(brain: Brain) -> None:
     """It cannot be signalled before that."""
     brain.hears(NEEDED)
     assert brain.hears(KILL_WANTED) == []
@@ -74,7 +74,7 @@ def test_one_that_is_not_wanted_any_more_dies_as_soon_as_it_exists(brain: Brain)
 
 
 def test_when_its_worker_ends_it_is_killed_after_a_second(brain: Brain) -> None:
-    """By then it has seen the end of its channel, and might have ended by itself."""
+    """Within a second it can see that its channel is closed and end by itself."""
     brain.hears(NEEDED, FORKED, exited(0, running=1), after=60)
     assert brain.state.next_deadline == brain.now + OUTLIVES_WORKER_S
     assert brain.at(0.9) == []
@@ -82,7 +82,7 @@ def test_when_its_worker_ends_it_is_killed_after_a_second(brain: Brain) -> None:
 
 
 def test_during_a_stop_it_dies_with_its_worker_and_the_keeper_waits_for_that(brain: Brain) -> None:
-    """Nobody is left whom it could serve; Exit is the last order."""
+    """It has no worker left; Exit is the last action."""
     brain.hears(NEEDED, FORKED, STOP)
     assert brain.hears(exited(0, status=SIGKILLED)) == [KillIsolate(*A)]
     assert brain.hears(exited(1, status=0)) == [Kill(ZYGOTE, 1)]
@@ -91,7 +91,7 @@ def test_during_a_stop_it_dies_with_its_worker_and_the_keeper_waits_for_that(bra
 
 
 def test_a_drain_still_makes_them_and_a_release_does_not(brain: Brain) -> None:
-    """What has been claimed runs to its end; on the second signal nothing begins."""
+    """Claimed activities run to their end; on the second signal nothing begins."""
     brain.hears(STOP)
     assert brain.hears(NEEDED) == [SpawnIsolate(*A, zygote=1)]
     brain.hears(FORKED)
@@ -100,8 +100,8 @@ def test_a_drain_still_makes_them_and_a_release_does_not(brain: Brain) -> None:
     assert brain.hears(events.IsolateNeeded(*other)) == [TellIsolateEnded(*other, 0, "the worker is ending")]
 
 
-def test_when_the_zygote_dies_what_it_has_not_made_is_asked_of_the_next(brain: Brain) -> None:
-    """With the same descriptors: the worker notices nothing."""
+def test_open_orders_of_a_dead_zygote_go_to_the_next(brain: Brain) -> None:
+    """With the same descriptors, so that the worker is not affected."""
     brain.hears(NEEDED)
     assert brain.hears(exited(ZYGOTE, status=SIGKILLED)) == [Spawn(ZYGOTE, 2, 0)]
     assert brain.hears(forked(ZYGOTE, 2), ready(ZYGOTE, 2)) == [SpawnIsolate(*A, zygote=2)]
@@ -120,14 +120,14 @@ def test_a_zygote_that_does_not_make_an_isolate_is_replaced(brain: Brain) -> Non
     assert brain.at(FORK_WITHIN_S) == [Kill(ZYGOTE, 1)]
 
 
-def test_one_that_nobody_wants_any_more_when_the_zygote_dies_is_not_asked_for_again(brain: Brain) -> None:
-    """Its end is told all the same."""
+def test_an_unwanted_isolate_is_not_ordered_again_when_the_zygote_dies(brain: Brain) -> None:
+    """Its end is reported anyway."""
     brain.hears(NEEDED, KILL_WANTED)
     orders = brain.hears(exited(ZYGOTE, status=SIGKILLED))
     assert orders == [TellIsolateEnded(*A, 0, "it was ended before it had begun"), Spawn(ZYGOTE, 2, 0)]
 
 
 def test_a_wish_of_a_worker_that_is_gone_is_answered_so_that_nothing_is_kept(brain: Brain) -> None:
-    """Its last words are read after its end; their descriptors must be closed."""
+    """Its last messages are read after its exit; their descriptors must be closed."""
     brain.hears(exited(0, running=1), after=60)
     assert brain.hears(NEEDED) == [TellIsolateEnded(*A, 0, "the worker is ending")]

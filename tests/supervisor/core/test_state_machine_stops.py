@@ -1,4 +1,4 @@
-"""The brain's decisions on the way to the exit one by one: facts in, orders out."""
+"""Single decisions on the way to the exit: events in, actions out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flowherd_supervisor.core.state import Phase
 # Stops
 
 
-def test_p2_the_first_signal_drains_everyone_and_a_clean_end_is_exit_0() -> None:
+def test_p2_the_first_signal_drains_every_worker_and_a_clean_end_is_exit_0() -> None:
     """Faults P2."""
     brain = Brain(graceful_timeout_s=30.0).serve()
     assert brain.hears(STOP) == [Drain(0, 1, 30.0), Drain(1, 1, 30.0)]
@@ -31,7 +31,7 @@ def test_p2_the_first_signal_drains_everyone_and_a_clean_end_is_exit_0() -> None
 
 
 def test_a_drain_kills_what_still_boots_and_forgets_what_waits() -> None:
-    """Nothing is held there."""
+    """Those processes hold nothing."""
     brain = Brain(3)
     brain.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(0), ready(0), forked(1))
     brain.hears(events.SpawnFailed(2, 1, "EAGAIN"))
@@ -41,7 +41,7 @@ def test_a_drain_kills_what_still_boots_and_forgets_what_waits() -> None:
 
 
 def test_what_is_forked_while_the_stop_begins_dies_once_it_exists() -> None:
-    """A zygote answers late: there is nothing to signal before, and nobody may be forgotten."""
+    """A zygote may answer late: the process cannot be signalled before, and must not be forgotten."""
     brain = Brain()
     brain.hears(events.Started(), forked(KEEPER), ready(KEEPER))
     assert brain.hears(STOP) == []
@@ -51,7 +51,7 @@ def test_what_is_forked_while_the_stop_begins_dies_once_it_exists() -> None:
 
 
 def test_the_time_to_drain_ends_in_kills_and_exit_6() -> None:
-    """Law 3: no silence holds up a stop."""
+    """Law 3: a silent process cannot hold up a stop."""
     brain = Brain(graceful_timeout_s=30.0).serve()
     brain.hears(STOP)
     assert brain.at(31.4) == []
@@ -86,7 +86,7 @@ def test_quit_is_two_signals() -> None:
 
 
 def test_the_first_signal_after_a_drain_of_our_own_does_not_hurry_it() -> None:
-    """A crash loop drains; the orchestrator's TERM that follows must not throw the work away."""
+    """A crash loop drains; the orchestrator's following TERM must not discard work."""
     brain = Brain().serve()
     brain.hears(events.CredentialsRefused("401"))
     assert brain.hears(STOP) == []

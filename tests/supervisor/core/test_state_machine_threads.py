@@ -1,4 +1,4 @@
-"""Workers that are threads of one process: for the brain there is one process with all slots."""
+"""Workers that are threads of one process: for `decide` there is one process with all slots."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_one_process_gets_all_slots_and_a_worker_for_each_thread() -> None:
 
 
 def test_another_number_of_threads_is_a_successor_that_is_ready_before_the_old_one_drains() -> None:
-    """TTIN: nothing is disturbed, and the slots follow as the old one gives them up."""
+    """TTIN: running work is not disturbed, and slots move as the old process frees them."""
     brain = threads(2).serve()
     assert brain.hears(events.ScaleRequested(3)) == [Spawn(0, 2, 0, workers=3)]
     orders = brain.hears(forked(0, 2), ready(0, 2))
@@ -32,7 +32,7 @@ def test_another_number_of_threads_is_a_successor_that_is_ready_before_the_old_o
 
 
 def test_what_is_wanted_meanwhile_comes_next() -> None:
-    """Two TTIN in a row: the last word holds, one successor at a time."""
+    """Two TTIN in a row: the last number counts, one successor at a time."""
     brain = threads(2).serve()
     brain.hears(events.ScaleRequested(3), forked(0, 2))
     assert brain.hears(events.ScaleRequested(4)) == []
@@ -41,7 +41,7 @@ def test_what_is_wanted_meanwhile_comes_next() -> None:
 
 
 def test_a_successor_that_dies_at_once_leaves_the_old_number_of_threads() -> None:
-    """It must not be tried again and again: the old process goes on, and the number is the old one's."""
+    """It is not retried: the old process goes on with the old number."""
     brain = threads(2).serve()
     brain.hears(events.ScaleRequested(3), forked(0, 2))
     assert not [order for order in brain.hears(exited(0, 2)) if isinstance(order, Spawn)]

@@ -1,4 +1,4 @@
-"""The brain's decisions about the zygote: facts in, orders out; workers are forked from it, and outlive it."""
+"""Decisions about the zygote: events in, actions out; workers are forked from it and outlive it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reload(brain: Brain, **changes: object) -> events.ReloadRequested:
 
 
 def test_keeper_and_zygote_come_first_and_all_workers_follow_the_zygotes_ready() -> None:
-    """The app has been imported by then, so there is no reason to try one alone."""
+    """The zygote has imported the app, so a first worker alone is not needed."""
     brain = zygoteed(3)
     assert brain.hears(events.Started()) == [Spawn(KEEPER, 1, 0), Spawn(ZYGOTE, 1, 0)]
     assert brain.hears(forked(KEEPER), ready(KEEPER), forked(ZYGOTE)) == []
@@ -67,7 +67,7 @@ def test_c18_workers_that_all_fail_after_the_fork_leave_one_traceback() -> None:
 
 
 def test_c19_a_zygote_that_hangs_at_its_first_import_is_a_boot_failure() -> None:
-    """Faults C19: --boot-timeout, whoever imports."""
+    """Faults C19: --boot-timeout also applies to the zygote."""
     brain = zygoteed(boot_timeout_s=30.0)
     brain.hears(events.Started(), forked(KEEPER), ready(KEEPER), forked(ZYGOTE))
     assert brain.at(29.9) == []
@@ -105,7 +105,7 @@ def test_without_preload_there_is_no_zygote() -> None:
 
 
 def test_a_crashed_worker_is_forked_from_the_zygote() -> None:
-    """That is what it is for."""
+    """Restarts need no import of the app."""
     brain = zygoteed().serve_from_zygote()
     assert brain.hears(exited(1, running=1), after=60) == [Spawn(1, 2, 2, zygote=1)]
 
@@ -121,14 +121,14 @@ def test_a_process_more_is_forked_from_the_zygote() -> None:
 
 
 def test_when_the_zygote_dies_workers_are_not_touched_and_a_new_one_comes_at_once() -> None:
-    """Only what it has not made yet is lost with it."""
+    """Only its open orders are lost with it."""
     brain = zygoteed().serve_from_zygote()
     assert brain.hears(exited(ZYGOTE, status=SIGKILLED)) == [Spawn(ZYGOTE, 2, 0)]
     assert brain.phases() == [Phase.RUNNING, Phase.RUNNING]
 
 
-def test_what_a_dead_zygote_has_not_made_is_asked_for_again() -> None:
-    """Its segment and its name are new: nothing that might still turn up can be mistaken for it."""
+def test_open_orders_of_a_dead_zygote_are_ordered_again() -> None:
+    """With a new segment and incarnation, so that a late process cannot be mistaken for it."""
     brain = zygoteed().serve_from_zygote()
     brain.hears(exited(1, running=1), after=60)
     assert brain.hears(exited(ZYGOTE, status=SIGKILLED)) == [Spawn(ZYGOTE, 2, 0)]
@@ -137,7 +137,7 @@ def test_what_a_dead_zygote_has_not_made_is_asked_for_again() -> None:
 
 
 def test_a_worker_that_dies_while_there_is_no_zygote_waits_for_the_next() -> None:
-    """It would not be up sooner if it imported the app itself, and would cost its memory for good."""
+    """Importing the app itself would not be faster, and would permanently cost more memory."""
     brain = zygoteed().serve_from_zygote()
     brain.hears(exited(ZYGOTE, status=SIGKILLED), exited(0, running=1), after=60)
     assert brain.phases() == [Phase.WAITING, Phase.RUNNING]
@@ -168,7 +168,7 @@ def test_ends_that_lie_further_apart_are_tolerated() -> None:
 
 
 def test_a_zygote_that_does_not_fork_is_replaced() -> None:
-    """Frozen, or blocked by what the app has hooked into forks; a fork takes milliseconds."""
+    """It may be frozen, or blocked by the app's fork hooks; a fork takes milliseconds."""
     brain = zygoteed().serve_from_zygote()
     brain.hears(exited(1, running=1), after=60)
     assert brain.state.next_deadline == brain.now + FORK_WITHIN_S
@@ -178,7 +178,7 @@ def test_a_zygote_that_does_not_fork_is_replaced() -> None:
 
 
 def test_three_zygotes_in_a_row_that_do_not_fork_are_enough() -> None:
-    """However long each took to come up."""
+    """However long each took to boot."""
     brain = zygoteed().serve_from_zygote()
     brain.hears(exited(1, running=1), after=60)
     for incarnation in (1, 2, 3):
@@ -208,7 +208,7 @@ def test_p12_a_zygote_that_cannot_be_forked_is_tried_again_after_a_second() -> N
 # Reload
 
 
-def test_p6_a_new_zygote_imports_the_new_version_before_anybody_is_replaced() -> None:
+def test_p6_a_new_zygote_imports_the_new_version_before_workers_are_replaced() -> None:
     """Faults P6: its Ready begins the rolling restart, and ends the old zygote."""
     brain = zygoteed().serve_from_zygote()
     assert brain.hears(reload(brain)) == [Spawn(ZYGOTE, 2, 0)]
@@ -233,7 +233,7 @@ def test_c20_a_version_that_does_not_import_changes_nothing() -> None:
 
 
 def test_a_version_that_hangs_or_dies_while_it_is_imported_changes_nothing_either() -> None:
-    """No BootFailed comes from those."""
+    """They send no BootFailed."""
     brain = zygoteed(boot_timeout_s=30.0).serve_from_zygote()
     brain.hears(reload(brain), forked(ZYGOTE, 2))
     assert brain.at(30.0) == [Kill(ZYGOTE, 2)]
@@ -254,7 +254,7 @@ def test_a_second_reload_replaces_the_zygote_that_was_coming() -> None:
 
 
 def test_a_new_version_that_is_unsafe_to_fork_replaces_workers_by_ones_that_import_it() -> None:
-    """And the other way round with the version after it."""
+    """And a later safe version is forked from its zygote again."""
     brain = zygoteed().serve_from_zygote()
     brain.hears(reload(brain), forked(ZYGOTE, 2))
     assert brain.hears(ready(ZYGOTE, 2, THREAD)) == [Kill(ZYGOTE, 1), Kill(ZYGOTE, 2), Spawn(0, 2, 0)]
@@ -302,7 +302,7 @@ def test_a_zygote_that_dies_during_a_drain_is_not_replaced() -> None:
 
 
 def test_a_reload_keeps_the_number_that_was_scaled_to_until_the_settings_have_another() -> None:
-    """Who has scaled by hand has said something that the file does not know; a new number there is newer."""
+    """A manual scale overrides the file until the number in the file changes."""
     brain = Brain().serve()
     settings = brain.state.plan
     brain.hears(events.ScaleRequested(3), forked(2), ready(2))
@@ -316,7 +316,7 @@ def test_a_reload_keeps_the_number_that_was_scaled_to_until_the_settings_have_an
     assert (brain.state.plan.workers, brain.said("scale_kept")) == (4, 2)
 
 
-def test_a_reload_with_wrong_settings_is_told_and_changes_nothing() -> None:
+def test_a_reload_with_wrong_settings_is_logged_and_changes_nothing() -> None:
     brain = Brain().serve()
     before = brain.state
     assert brain.hears(events.ReloadRefused("no such setting")) == []

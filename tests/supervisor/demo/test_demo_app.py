@@ -77,7 +77,7 @@ def test_merging_parts_gives_what_the_whole_gives_in_any_order() -> None:
 
 
 def test_a_copied_function_is_found_across_files_with_other_literals() -> None:
-    """Strings and numbers differ between copies; names and structure make the likeness."""
+    """Literals differ between copies; names and structure count."""
     first = whole("a.py", LONG)
     copied = whole("b.py", "import os\n\n" + LONG.replace("values[3:]", "values[77:]"))
     other = whole("c.py", LONG.replace("sum", "max").replace("total", "best") * 2)
@@ -87,7 +87,7 @@ def test_a_copied_function_is_found_across_files_with_other_literals() -> None:
 
 
 def test_likeness_of_short_functions_is_not_reported() -> None:
-    """Properties resemble each other by nature."""
+    """Short functions such as properties are alike by chance."""
     short = "def f(self):\n    return self._f\n"
     assert app.merge([whole("b.py", short), whole("c.py", short)])["near_duplicates"] == 0
 
@@ -99,7 +99,7 @@ def test_a_form_feed_does_not_shift_the_lines() -> None:
 
 
 def test_the_table_of_signatures_is_the_same_file_however_the_work_was_cut() -> None:
-    """One process after another uploads and downloads it: byte for byte, or the check is worth nothing."""
+    """Different processes upload and download it, so it must be equal byte for byte."""
     parts = [whole(name, LONG) for name in ("b.py", "a.py")]
     table = app.signature_table(parts)
     assert table == app.signature_table(reversed(parts))
@@ -111,7 +111,7 @@ def test_the_table_of_signatures_is_the_same_file_however_the_work_was_cut() -> 
 
 
 def test_another_hash_seed_gives_the_same_findings() -> None:
-    """Every process has its own seed of `hash()`: an answer that showed it would never be equal."""
+    """Every process has its own seed of `hash()`, which must not affect the answer."""
     program = (
         "from flowherd_supervisor.demo import app; import sys;"
         "print(app.analyse(app.Part('a.py', 0, 1), sys.stdin.read()))"
@@ -160,7 +160,7 @@ def test_this_interpreter_has_enough_to_do() -> None:
 
 
 def test_the_journal_keeps_the_lines_of_writers_at_the_same_time_whole(tmp_path: Path) -> None:
-    """One O_APPEND write a line: no lock is needed, and none could be shared with a killed process."""
+    """One O_APPEND write per line needs no lock, which a killed process might hold."""
     journal = tmp_path / "journal"
     assert executions(journal) == []
     with ThreadPoolExecutor(4) as pool:

@@ -1,4 +1,4 @@
-"""The demo against an engine that errs on purpose: every error must show; and its kills, signals and options."""
+"""The demo against an engine that errs on purpose: every error must be reported; kills, signals, options."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BODY = "def f(a):\n    return a if a else 0\n" * 300
 
 
 class FakeEngine:
-    """An engine and its workers in one object: a look at it runs everything in this process."""
+    """An engine and its workers in one object: a status call runs everything in this process."""
 
     def __init__(self, **faults: str) -> None:
         self.faults = faults
@@ -83,7 +83,7 @@ class FakeEngine:
 
 
 class FakeHost:
-    """A supervisor that runs as long as the test, or has ended; `kill` gives the pid of a process."""
+    """A supervisor that runs as long as the test, or has ended; `kill` returns the pid of a process."""
 
     def __init__(self, accepted: int = 0, *, has_ended: bool = False) -> None:
         self.program = self
@@ -143,7 +143,7 @@ def test_a_faultless_engine_gives_the_right_answer_and_clean_counts(run: Callabl
         ({"miscounted": "two.py"}, {"completed": 2, "lost": 0, "correct": False}),  # by one token
         ({"table": "another line"}, {"completed": 2, "lost": 0, "correct": False}),
         ({"skipped": "one.py"}, {"completed": 1, "lost": 1, "correct": False}),
-        ({"phantom": "one.py"}, {"completed": 2, "lost": 1}),  # the engine's word alone is not believed
+        ({"phantom": "one.py"}, {"completed": 2, "lost": 1}),  # the engine's status alone does not count
         ({"twice": "one.py"}, {"completed": 2, "duplicates": 1}),
         ({"failing": "one.py"}, {"completed": 1, "failed": 1, "correct": False}),
     ],
@@ -159,20 +159,20 @@ def test_every_error_shows(run: Callable[..., Result], faults: dict[str, str], s
 def test_outcomes_accepted_beyond_those_there_are_were_accepted_twice(
     run: Callable[..., Result], accepted: int, twice: int
 ) -> None:
-    """A count that lags behind is no fault; one that is ahead is. Two are the reduce steps."""
+    """A count that lags behind is no error; one that is ahead is. Two outcomes are the reduce steps."""
     assert run(FakeHost(accepted)).duplicates == twice
 
 
-def test_a_supervisor_that_ends_too_early_is_an_error_with_its_last_words(
+def test_a_supervisor_that_ends_too_early_is_an_error_with_the_end_of_its_log(
     run: Callable[..., Result],
 ) -> None:
-    """Waiting for the stall would hide the reason for half a minute."""
+    """Waiting for the stall timeout would hide the reason for half a minute."""
     with pytest.raises(ProgramError, match="the last words"):
         run(FakeHost(has_ended=True), skipped="one.py")
 
 
 def test_chaos_waits_a_pause_and_kills_only_running_processes() -> None:
-    """A process that is only starting would be a boot failure, not an experiment."""
+    """Killing a starting process would be a boot failure."""
     host: Any = FakeHost()
     chaos = Chaos(seed=1)
     children = [{"process": 0, "phase": "starting"}, {"process": 1, "phase": "running"}]
@@ -186,8 +186,8 @@ def test_chaos_waits_a_pause_and_kills_only_running_processes() -> None:
     assert chaos.kills[101] >= host.ended_s, "what it began until its end is explained"
 
 
-def test_a_kill_that_met_nobody_is_not_noted() -> None:
-    """Else it would explain a repeat that it did not cause."""
+def test_a_kill_that_hit_no_process_is_not_noted() -> None:
+    """Otherwise it would explain a repeat that it did not cause."""
     host: Any = FakeHost()
     chaos = Chaos(seed=1)
     for now in (100.0, 103.0):

@@ -1,4 +1,4 @@
-"""What the demo shows: the live bars, the table, the document, and when it is good."""
+"""The demo's output: live bars, table, document, and verdict."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def row(process: int, completed: int, restarts: int = 0) -> dict[str, Any]:
 
 
 def test_the_document_has_the_promised_keys() -> None:
-    """People script against them, and `bench` prints the same."""
+    """Scripts rely on them, and `bench` prints the same."""
     promised = {"processes", "activities", "completed", "failed", "lost", "duplicates", "wall_s"}
     promised |= {"activities_per_s"}
     shown = document(REPORT)
@@ -44,7 +44,7 @@ def test_the_document_has_the_promised_keys() -> None:
 
 
 def test_only_right_answers_without_losses_are_good() -> None:
-    """The exit code hangs on it; a baseline that went wrong proves no speed-up."""
+    """The exit code depends on it; a wrong baseline proves no speed-up."""
     assert REPORT.good
     assert not replace(REPORT, main=replace(TWO, correct=False)).good
     assert not replace(REPORT, main=replace(TWO, lost=1)).good
@@ -73,14 +73,14 @@ def test_a_wrong_answer_is_not_drawn_as_a_success() -> None:
 
 
 def test_on_one_cpu_no_speed_up_is_promised() -> None:
-    """A container with one CPU is no broken installation."""
+    """A container with one CPU is not a broken installation."""
     text = drawn(Report(ONE, ONE, usable_cpus=1, files=50, reference_s=9.0, seed=None))
     assert "no speed-up is to be expected" in text
     assert "speed-up  " not in text
 
 
 def test_a_process_that_was_replaced_does_not_fall_back_in_the_picture() -> None:
-    """A bar that shrinks reads as lost work."""
+    """A shrinking bar would look like lost work."""
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     with Screen(console) as screen:
         stage = screen.stage("on 2 processes", 100)

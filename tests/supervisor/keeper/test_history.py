@@ -1,4 +1,4 @@
-"""What a host remembers of workflows and failures, from a ledger that the test fills as workers and keeper do."""
+"""A host's history of workflows and failures, from a ledger that the test fills as workers and keeper do."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Remembered:
         self.writer.remember(index, self.sequence, at + 1, at + 2, at + 3, end, failure)
 
     def events(self, wanted: str = "flow-1") -> list[tuple[float, str, int]]:
-        """The time on the test's clock, the event, and the attempt."""
+        """Returns time, event and attempt of each event, on the test's clock."""
         found = self.history.explain(wanted)["events"]
         return [(event["at"] - EPOCH, event["event"], event["seen"]) for event in found]
 
@@ -64,7 +64,7 @@ def host() -> Remembered:
     return Remembered()
 
 
-def test_a_workflow_is_told_in_order_of_time_over_all_its_attempts(host: Remembered) -> None:
+def test_a_workflow_is_shown_in_order_of_time_over_all_its_attempts(host: Remembered) -> None:
     host.live("a-1", 10.0, End.FAILED, FAILURE)
     host.live("other", 11.0, flow="flow-2")
     host.live("a-1", 20.0)
@@ -82,7 +82,7 @@ def test_a_workflow_is_told_in_order_of_time_over_all_its_attempts(host: Remembe
 
 
 def test_an_activity_s_id_leads_to_its_workflow(host: Remembered) -> None:
-    """It is what a log line shows."""
+    """A log line contains the activity's id."""
     host.live("a-1", 10.0)
     host.live("a-2", 20.0)
     found = host.history.explain("a-2")
@@ -90,17 +90,17 @@ def test_an_activity_s_id_leads_to_its_workflow(host: Remembered) -> None:
     assert {event["activity_id"] for event in found["events"]} == {"a-1", "a-2"}
 
 
-def test_an_id_that_nobody_knows_has_no_events(host: Remembered) -> None:
+def test_an_unknown_id_has_no_events(host: Remembered) -> None:
     host.live("a-1", 10.0)
     assert host.history.explain("flow-9") == {
         "workflow_id": "flow-9", "events": [], "present": [], "left_out": 0,
     }  # fmt: skip
 
 
-def test_of_a_workflow_of_thousands_the_newest_attempts_are_told_and_the_others_counted(
+def test_a_workflow_of_thousands_shows_its_newest_attempts_and_counts_the_others(
     host: Remembered,
 ) -> None:
-    """The answer is bounded, too."""
+    """The reply is bounded, too."""
     for number in range(MOST_TOLD + 7):
         host.live(f"a-{number}", float(number))
         host.ledger.remember(0.0)
@@ -116,7 +116,7 @@ def test_of_a_workflow_of_thousands_the_newest_attempts_are_told_and_the_others_
 def test_the_activity_that_is_asked_for_is_never_among_those_left_out(
     host: Remembered, wanted: str, first: str, left_out: int
 ) -> None:
-    """Left out are then only attempts of its own."""
+    """Only its own attempts may then be left out."""
     for number in range(MOST_TOLD + 7):
         host.live(f"a-{number}", float(number), key=f"step-{number}")
         host.ledger.remember(0.0)
@@ -126,7 +126,7 @@ def test_the_activity_that_is_asked_for_is_never_among_those_left_out(
     assert (len(found["events"]), found["left_out"]) == (4 * MOST_TOLD, left_out)
 
 
-def test_what_runs_is_told_with_its_last_beat_and_its_limit(host: Remembered) -> None:
+def test_a_running_attempt_is_shown_with_its_last_heartbeat_and_its_limit(host: Remembered) -> None:
     index = host.claim(at=900.0)
     host.writer.running(index, now=901.0, limit_s=300.0)
     record = host.segment.record(index)
@@ -162,7 +162,7 @@ def test_each_state_has_a_word_and_what_waits_a_reason(
 def test_in_an_outage_a_result_that_waits_for_the_engine_is_known(
     host: Remembered, completion: bytes | None, *, has_result: bool
 ) -> None:
-    """The first question then is if the work is done. A failure, and a large result, are in the log alone."""
+    """It answers whether the work is done. A failure, and a large result, are only in the log."""
     index = host.claim(at=900.0)
     host.writer.running(index, now=901.0, limit_s=300.0)
     (present,) = host.history.explain("flow-1")["present"]
@@ -172,8 +172,8 @@ def test_in_an_outage_a_result_that_waits_for_the_engine_is_known(
     assert (present["state"], present["has_result"]) == ("reporting", has_result)
 
 
-def test_a_crash_is_told_with_its_words_and_that_it_was_requeued(host: Remembered) -> None:
-    """Also before its segment is free: each event once."""
+def test_a_crash_is_shown_with_its_message_and_its_requeue(host: Remembered) -> None:
+    """Also before its segment is freed, and each event once."""
     index = host.claim(at=900.0)
     host.writer.running(index, now=901.0, limit_s=300.0)
     record = host.segment.record(index)
@@ -205,7 +205,7 @@ def test_a_crash_is_told_with_its_words_and_that_it_was_requeued(host: Remembere
 def test_what_the_keeper_has_settled_is_named_for_its_reason(
     host: Remembered, failure: Failed | None, events: list[str]
 ) -> None:
-    """A lease that the worker sees lost afterwards tells nothing more."""
+    """A lease that the worker loses afterwards adds nothing."""
     index = host.claim(at=900.0)
     record = host.segment.record(index)
     assert record is not None
@@ -215,7 +215,7 @@ def test_what_the_keeper_has_settled_is_named_for_its_reason(
     assert [event for _, event, _ in host.events()] == ["claimed", *events]
 
 
-def test_a_lease_that_was_lost_while_its_handler_runs_on_is_told_once(host: Remembered) -> None:
+def test_a_lease_lost_while_its_handler_runs_on_is_one_event(host: Remembered) -> None:
     index = host.claim(at=900.0)
     host.writer.running(index, now=901.0, limit_s=300.0)
     host.writer.stands(index, pair_of(Handler.STOPPING, Claim.CLOSED))
@@ -263,7 +263,7 @@ def test_the_trend_has_times_and_milliseconds(host: Remembered) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_user_code_writes_over_the_history_the_keeper_goes_on(seed: int) -> None:
-    """It shares the memory of the host's processes; what cannot be is left out."""
+    """User code shares the host's memory; impossible entries are left out."""
     rng = random.Random(seed)
     host = Remembered()
     host.live("a-1", 10.0, End.FAILED, FAILURE)

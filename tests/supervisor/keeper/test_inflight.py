@@ -1,4 +1,4 @@
-"""What runs in a process now, and whose handlers keep its loop, as the ledger says it."""
+"""Running activities of a process, and handlers that block its loop, from the ledger."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def host() -> tuple[Ledger, RecordWriter]:
 
 
 def test_the_longest_running_are_shown_and_what_only_waits_is_not() -> None:
-    """Who has hundreds of slots looks for the one that hangs."""
+    """With hundreds of slots the one that hangs must be found."""
     _, writer = host()
     for number in range(MOST_SHOWN + 5):
         index, _ = writer.claim(f"a-{number}", "w-1", "resize", now=1.0, lease_s=60.0, **FLOW)
@@ -42,7 +42,7 @@ def test_the_longest_running_are_shown_and_what_only_waits_is_not() -> None:
 
 @pytest.mark.parametrize("claim", [Claim.REPORTING, Claim.CLOSED])
 def test_a_handler_that_runs_on_after_its_outcome_is_shown_as_such(claim: Claim) -> None:
-    """It keeps a slot, and counts as running: a table of what runs must not be empty then."""
+    """It keeps a slot and counts as running, so the table must list it."""
     ledger, writer = host()
     writer.segment.work.add("resize", Where.THREAD)
     index, _ = writer.claim("a-1", "w-1", "resize", now=1.0, lease_s=60.0, **FLOW)
@@ -54,7 +54,7 @@ def test_a_handler_that_runs_on_after_its_outcome_is_shown_as_such(claim: Claim)
 
 
 def test_what_was_claimed_long_ago_and_has_not_begun_is_shown() -> None:
-    """N12: whatever waits to begin is seen."""
+    """N12: an activity that waits to begin is visible."""
     _, writer = host()
     for number, claimed_at in enumerate((10.0, 20.0, 95.0, 5.0)):
         writer.claim(f"a-{number}", "w-1", "resize", now=claimed_at, lease_s=60.0, **FLOW)
@@ -67,7 +67,7 @@ def test_what_was_claimed_long_ago_and_has_not_begun_is_shown() -> None:
 
 
 def test_what_waits_for_a_permit_says_so_where_the_ledger_knows_it() -> None:
-    """Else it may be an isolate, too, or a loop that somebody keeps."""
+    """Otherwise the reason may also be an isolate or a blocked loop."""
     _, writer = host()
     index, _ = writer.claim("a-1", "w-1", "resize", now=10.0, lease_s=60.0, **FLOW)
     writer.stands(index, pair_of(Handler.ADMITTED, Claim.HELD))
@@ -79,7 +79,7 @@ def test_what_waits_for_a_permit_says_so_where_the_ledger_knows_it() -> None:
 
 
 def test_each_activity_has_a_row_with_all_that_is_known_of_it() -> None:
-    """Of the app's, in order of their names; others share a row, if there were any."""
+    """A row for each activity of the app, by name; all others share a row."""
     ledger, writer = host()
     work = writer.segment.work
     work.add("resize", Where.LOOP)
@@ -105,7 +105,7 @@ def test_each_activity_has_a_row_with_all_that_is_known_of_it() -> None:
 
 
 def test_a_loop_that_was_blocked_becomes_one_event_with_its_line() -> None:
-    """A new process begins at 0, and what was there before the first look is history."""
+    """A new process begins at 0; blocks before the first look do not count."""
     ledger, writer = host()
     writer.segment.note_block("/app/old.py:1")
     events = EventLog()
@@ -130,7 +130,7 @@ def test_a_loop_that_was_blocked_becomes_one_event_with_its_line() -> None:
 
 
 def test_of_a_long_path_the_end_is_kept() -> None:
-    """The line number stands there."""
+    """The line number is at the end."""
     _, writer = host()
     writer.segment.note_block("/" + "x" * 2000 + "/images.py:7")
     assert writer.segment.blocked_at.endswith("/images.py:7")

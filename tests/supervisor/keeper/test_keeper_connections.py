@@ -1,4 +1,4 @@
-"""N2: what clients of the admin port can take from the keeper is bounded."""
+"""N2: clients of the admin port use only bounded resources of the keeper."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CEILING_S = 10.0
 
 
 class Pages:
-    """Stands for the routes: /livez answers, /large answers with much, /api/events never ends."""
+    """Fake routes: /livez replies, /large has a large reply, /api/events never ends."""
 
     async def over_tcp(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["path"] == "/api/events":
@@ -40,7 +40,7 @@ class Pages:
 
 
 class Server:
-    """A real server on a free port, with `most` places."""
+    """A real server on a free port for at most `most` connections."""
 
     def __init__(self, crowd: Crowd, port: int, path: Path) -> None:
         self.crowd = crowd
@@ -55,7 +55,7 @@ class Server:
         return reader, writer
 
     async def get(self, path: str = "/livez") -> bytes:
-        """The status line of one request on a connection of its own."""
+        """Returns the status line of a request on a new connection."""
         reader, writer = await self.connect(
             f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode()
         )
@@ -101,7 +101,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
-    """Whether the server ends the connection; ConnectionResetError says so too."""
+    """Waits for the server to close the connection; a reset counts, too."""
     try:
         async with asyncio.timeout(CEILING_S):
             while await reader.read(65536):
@@ -123,11 +123,11 @@ async def test_an_idle_client_gives_way_to_a_newer_one_and_the_log_has_one_line(
     assert b"200" in await server.get()
     assert caplog.text.count("admin_port_crowded") == 1
     async with asyncio.timeout(CEILING_S):
-        while "admin_port_quiet" not in caplog.text:  # noqa: ASYNC110 - a line of the log is all that says so
+        while "admin_port_quiet" not in caplog.text:  # noqa: ASYNC110 - only a line of the log shows it
             await asyncio.sleep(0.02)
 
 
-async def test_whom_the_server_is_answering_is_not_dropped_and_newcomers_are_refused_at_once(
+async def test_connections_being_served_are_kept_and_new_ones_refused_at_once(
     server: Server,
 ) -> None:
     watchers = [
@@ -163,7 +163,7 @@ async def test_endless_headers_end_the_connection_before_they_fill_memory(server
 
 @pytest.mark.parametrize("path", ["/large", "/api/events"])
 async def test_a_client_that_does_not_read_is_ended(server: Server, path: str) -> None:
-    """One that watches is only ended once the server has more for it than the kernel takes."""
+    """An event stream is closed only once the kernel's buffers are full."""
     if path == "/api/events":
         reader, _ = await server.connect(b"GET /api/events HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert b"200" in await reader.readline()
@@ -174,7 +174,7 @@ async def test_a_client_that_does_not_read_is_ended(server: Server, path: str) -
     _, writer = await server.connect(b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     async with asyncio.timeout(CEILING_S):
-        while server.crowd._inside[False]:  # noqa: ASYNC110 - the server's own writer is all that says so
+        while server.crowd._inside[False]:  # noqa: ASYNC110 - only the server's own writer shows it
             await asyncio.sleep(0.02)
 
 
@@ -186,12 +186,12 @@ async def test_a_connection_that_is_used_again_stays(server: Server) -> None:
         while (await reader.readline()).strip():
             pass
         assert await reader.readexactly(2) == b"xx"
-        await asyncio.sleep(0.2)  # less than a head may take, three times more than one in all
+        await asyncio.sleep(0.2)  # each less than the limit for a head, three of them more
     assert repr(server.crowd) == "<Crowd [1 over TCP, 0 over the unix socket]>"
 
 
 async def test_the_unix_socket_has_places_of_its_own(server: Server) -> None:
-    """`flowherd ctl` gets through whatever the port suffers."""
+    """`flowherd ctl` works even if the port is flooded."""
     for _ in range(4):
         await server.connect(b"GET /api/events HTTP/1.1\r\nhost: localhost\r\n\r\n")
     reader, writer = await asyncio.open_unix_connection(str(server.path))
@@ -204,7 +204,7 @@ async def test_the_unix_socket_has_places_of_its_own(server: Server) -> None:
 async def test_another_users_process_is_refused_on_the_unix_socket(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """S1: the peer's uid, which the kernel tells, decides."""
+    """S1: the peer's uid, which comes from the kernel, decides."""
     monkeypatch.setattr(access_check.os, "geteuid", lambda: 12_345)
     monkeypatch.setattr(access_check, "_ROOT", 54_321)
     reader, writer = await asyncio.open_unix_connection(str(server.path))
@@ -214,5 +214,5 @@ async def test_another_users_process_is_refused_on_the_unix_socket(
 
 
 def test_a_process_that_may_open_few_descriptors_serves_few_clients() -> None:
-    """The engine's connections need theirs."""
+    """Connections to the engine need descriptors, too."""
     assert [most_tcp(soft) for soft in (64, 256, 1024, 1 << 20)] == [8, 32, 64, 64]

@@ -1,4 +1,4 @@
-"""N1: nothing of the keeper ends unseen, and no defect keeps it from seeing that it is alone."""
+"""N1: no part of the keeper ends unnoticed, and no defect hides the supervisor's death from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CEILING_S = 10.0
 
 
 class NoPages:
-    """In place of the thread."""
+    """Replaces the HTTP thread."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -57,13 +57,13 @@ def links() -> Iterator[tuple[Link, Link]]:
         end.close()
 
 
-async def test_n1_a_keeper_whose_scan_ends_says_so_and_ends(
+async def test_n1_a_keeper_whose_scan_ends_logs_it_and_ends(
     setup: KeeperSetup,
     links: tuple[Link, Link],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """N1: the supervisor makes another one; this one would look alive and beat nothing."""
+    """N1: the supervisor replaces it; otherwise it would look alive without sending heartbeats."""
 
     def scan(_: LeaseKeeper) -> None:
         raise ValueError("a defect")
@@ -77,7 +77,7 @@ async def test_n1_a_keeper_whose_scan_ends_says_so_and_ends(
 async def test_n1_what_cannot_be_read_does_not_hide_the_orders_behind_it(
     setup: KeeperSetup, links: tuple[Link, Link], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """N1: nor a message whose descriptor got lost, where no more could be had."""
+    """N1: nor does a message that lost its descriptor because of the limit."""
     links[0]._sock.send(b"garbage")
     links[0]._sock.send(b'{"type":"WatchIsolate","pid":4711}')
     links[0].send(Finish(0.0))
@@ -86,7 +86,7 @@ async def test_n1_what_cannot_be_read_does_not_hide_the_orders_behind_it(
     assert caplog.text.count("internal_error") == 2
 
 
-async def test_n1_a_keeper_that_is_alone_from_its_first_word_on_limits_itself_and_ends(
+async def test_n1_a_keeper_without_a_supervisor_from_the_start_ends_itself(
     setup: KeeperSetup, links: tuple[Link, Link], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """N1: the supervisor may die at any moment."""
@@ -99,7 +99,7 @@ async def test_n1_a_keeper_that_is_alone_from_its_first_word_on_limits_itself_an
 
 
 def test_n1_pages_that_end_are_served_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """N1: a server that exits takes only its copies of the sockets along."""
+    """N1: a server that ends closes only its copies of the sockets."""
     served = threading.Event()
     families: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Who may ask the keeper what: TCP looks, the unix socket steers, and a browser's stranger gets nothing."""
+"""Access to the keeper: TCP is read-only, the unix socket takes orders, foreign pages get nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def told(**more: Any) -> SupervisorState:
 
 
 class Asking:
-    """Routes, what was asked of the supervisor, and requests to them."""
+    """Routes, requests to them, and the orders sent to the supervisor."""
 
     def __init__(self) -> None:
         ledger = Ledger(processes=2, records=2)
@@ -84,7 +84,7 @@ def asking() -> Asking:
 
 @pytest.mark.parametrize("order", sorted(ORDERS))
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "GET", "PATCH"])
-async def test_s1_over_tcp_nobody_steers_whatever_the_method(asking: Asking, order: str, method: str) -> None:
+async def test_s1_tcp_takes_no_orders_whatever_the_method(asking: Asking, order: str, method: str) -> None:
     """Faults S1: orders are taken on the unix socket alone."""
     status, said = await asking("tcp", method, f"/api/{order}", JSON, b'{"processes": 3}')
     assert status == 405
@@ -125,7 +125,7 @@ async def test_over_the_unix_socket_an_order_reaches_the_supervisor(
 async def test_s4_an_order_is_json_and_comes_from_no_page(
     asking: Asking, headers: dict[str, str], status: int
 ) -> None:
-    """Faults S4: what a form of a page can send is refused also where pages cannot reach."""
+    """Faults S4: a request that a page's form could send is refused even on the unix socket."""
     assert (await asking("unix", "POST", "/api/reload", headers))[0] == status
     assert len(asking.orders) == (status == 202)
 
@@ -146,10 +146,8 @@ async def test_s4_an_order_is_json_and_comes_from_no_page(
         ("", 403),
     ],
 )
-async def test_s4_a_name_that_a_stranger_can_point_here_is_refused(
-    asking: Asking, host: str, status: int
-) -> None:
-    """Faults S4, DNS rebinding: the browser believes that it talks to the stranger, and says so."""
+async def test_s4_a_foreign_host_name_is_refused(asking: Asking, host: str, status: int) -> None:
+    """Faults S4, DNS rebinding: the browser sends the foreign name as Host."""
     assert (await asking("tcp", "GET", "/api/status", {"host": host}))[0] == status
 
 
@@ -169,7 +167,7 @@ async def test_s4_a_name_that_a_stranger_can_point_here_is_refused(
 async def test_s4_pages_of_other_origins_see_nothing(
     asking: Asking, page: str, headers: dict[str, str], status: int
 ) -> None:
-    """Faults S4: there is no CORS, and what a browser lets through without it is refused."""
+    """Faults S4: there is no CORS, and requests that browsers send without it are refused."""
     assert (await asking("tcp", "GET", page, headers))[0] == status
 
 
@@ -189,7 +187,7 @@ async def test_no_answer_allows_another_origin(asking: Asking) -> None:
 
 @given(st.binary(max_size=60), st.one_of(st.none(), st.binary(max_size=60)))
 def test_s4_no_host_or_origin_makes_the_guard_fall_over(host: bytes, origin: bytes | None) -> None:
-    """It answers or refuses; a stranger's bytes are no reason for a traceback."""
+    """It replies or refuses; foreign bytes must not cause a traceback."""
     headers = {b"host": host} | ({b"origin": origin} if origin is not None else {})
     assert access_check.refusal(headers) is None or isinstance(access_check.refusal(headers), str)
 
@@ -225,7 +223,7 @@ def test_s4_no_host_or_origin_makes_the_guard_fall_over(host: bytes, origin: byt
 def test_an_order_that_makes_no_sense_is_answered_with_the_reason(
     order: str, body: bytes, known: SupervisorState | None, status: int, words: str
 ) -> None:
-    """A second drain in particular must not become a release: scripts repeat themselves."""
+    """In particular a second drain must not become a release, since scripts may repeat it."""
     answer = consider(order, body, known)
     assert answer.status == status
     assert words in answer.text
@@ -238,7 +236,7 @@ async def test_a_body_without_end_is_not_read(asking: Asking) -> None:
 
 
 async def test_when_the_supervisor_is_gone_the_answer_says_so(asking: Asking) -> None:
-    """The keeper outlives it by some seconds."""
+    """The keeper outlives the supervisor by some seconds."""
     asking.gone = True
     assert (await asking("unix", "POST", "/api/reload", JSON))[0] == 503
 
@@ -255,8 +253,8 @@ async def test_every_page_answers_on_both_ways_and_what_is_none_is_not_found(ask
     assert (await asking("unix", "DELETE", "/api/status", JSON))[0] == 405
 
 
-async def test_a_reload_says_that_what_was_scaled_to_stays(asking: Asking) -> None:
-    """Nothing in the settings shows it."""
+async def test_a_reload_reports_that_a_scaled_number_stays(asking: Asking) -> None:
+    """The settings do not contain it."""
     asking.board.supervisor = told(wanted=3, configured=2)
     _, said = await asking("unix", "POST", "/api/reload", JSON)
     assert said["note"].endswith("; the 3 processes that were scaled to stay")
@@ -266,7 +264,7 @@ async def test_a_reload_says_that_what_was_scaled_to_stays(asking: Asking) -> No
 
 
 async def test_what_the_activities_take_can_be_asked_for(asking: Asking) -> None:
-    """For `flowherd submit`: a slip in a parameter's name is said before anything is queued."""
+    """For `flowherd submit`, which reports a misspelt parameter before anything is queued."""
     _, said = await asking("unix", "GET", "/api/activities")
     assert (said["worker"], said["activities"], said["polled_s_ago"]) == (None, {}, None)
     asking.board.serves = Serves("py-std", {"add": ("a", "b"), "any": None})
@@ -276,7 +274,7 @@ async def test_what_the_activities_take_can_be_asked_for(asking: Asking) -> None
 
 
 async def test_a_workflow_is_explained_by_its_id(asking: Asking) -> None:
-    """With what says who works on it next."""
+    """With the facts about the next step."""
     status, said = await asking("tcp", "GET", "/api/explain?id=flow%2D1")
     assert (status, said["workflow_id"], said["events"], said["present"]) == (200, "flow-1", [], [])
     assert (said["engine"], said["free_slots"], said["polled_s_ago"]) == ("http://engine:8080", 0, None)
@@ -285,8 +283,8 @@ async def test_a_workflow_is_explained_by_its_id(asking: Asking) -> None:
         assert (status, said) == (422, {"error": "say of which workflow or activity: /api/explain?id=ID"})
 
 
-async def test_one_activity_is_cancelled_by_whoever_holds_the_leases(asking: Asking) -> None:
-    """While the supervisor drains, too: it is what a drain may wait for."""
+async def test_one_activity_is_cancelled_by_the_keeper(asking: Asking) -> None:
+    """Also while the supervisor drains, which may wait for that activity."""
     asking.board.supervisor = told(state="draining")
     status, said = await asking(
         "unix", "POST", "/api/cancel", JSON, b'{"activity_id": "a-1", "requeue": true}'

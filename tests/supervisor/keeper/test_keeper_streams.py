@@ -1,4 +1,4 @@
-"""`/api/events`: what watchers see, in order and once; and that they cost little and leave nothing behind."""
+"""`/api/events`: clients get events in order and once, cost little and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ async def test_what_happens_is_seen_at_once_and_in_order_and_the_status_beside_i
     await watcher.leave()
 
 
-async def test_who_comes_back_sees_what_it_has_missed_and_nothing_twice() -> None:
-    """The browser says what it saw last; numbers hold from one keeper to the next."""
+async def test_a_client_that_reconnects_gets_the_missed_events_and_none_twice() -> None:
+    """The browser sends the last id; ids stay valid from one keeper to the next."""
     events = EventLog()
     for second in range(5):
         events.add(100.0 + second, "info", f"event_{second}", {})
@@ -101,7 +101,7 @@ async def test_watchers_share_one_document_and_leave_nothing_behind() -> None:
 
 
 async def test_a_watcher_whose_last_seen_is_nonsense_sees_everything() -> None:
-    """What a stranger sends is not trusted, and no reason to fall over."""
+    """Client data is not trusted and must not cause an error."""
     events = EventLog()
     events.add(1.0, "info", "one", {})
     for nonsense in (b"-1", b"abc", b"9" * 50, "²".encode("latin-1")):
@@ -120,8 +120,8 @@ def test_events_of_one_moment_have_different_numbers_and_the_oldest_are_forgotte
     assert numbers == sorted(numbers)
 
 
-def test_the_keepers_own_log_tells_what_belongs_to_the_events(caplog: pytest.LogCaptureFixture) -> None:
-    """A lost lease is seen by the keeper alone. Nothing but plain values is taken."""
+def test_the_keepers_own_log_adds_its_records_to_the_events(caplog: pytest.LogCaptureFixture) -> None:
+    """Only the keeper notices a lost lease. Only plain values are taken."""
     del caplog
     events = EventLog()
     structlog.configure(

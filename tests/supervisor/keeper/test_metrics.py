@@ -1,4 +1,4 @@
-"""`/metrics`: names and units as Prometheus wants them, sums that never fall, and no label from a user's text."""
+"""`/metrics`: names and units by Prometheus' conventions, sums that never decrease, no label from user text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNITS = ("_seconds", "_bytes", "_slots", "_info")
 
 
 class Page:
-    """A ledger with a board, and what its page says."""
+    """A ledger with a status board, and its metrics page."""
 
     def __init__(self) -> None:
         self.ledger = Ledger(processes=4, records=8)
@@ -99,7 +99,7 @@ def test_time_is_in_seconds_and_memory_in_bytes(page: Page) -> None:
 
 
 def test_a_histogram_is_cumulative_and_ends_with_all(page: Page) -> None:
-    """Buckets of a ledger are apart; those of Prometheus contain each other."""
+    """The ledger's buckets are separate, those of Prometheus are cumulative."""
     segment, _ = page.worker(0)
     for seconds in (0.0005, 0.003, 0.003, 100.0):
         segment.work.counts.took(0, Took.RUN, seconds)
@@ -118,7 +118,7 @@ def test_a_histogram_is_cumulative_and_ends_with_all(page: Page) -> None:
 
 
 def test_no_counter_falls_when_a_process_ends_or_its_segment_is_used_again(page: Page) -> None:
-    """A counter that falls is a reset to whoever takes its rate."""
+    """A decreasing counter looks like a reset in its rate."""
     segment, _ = page.worker(1)
     for cell in (Cell.CLAIMED, Cell.POLLS, Cell.BLOCKS):
         segment.put(cell, 7)
@@ -148,8 +148,8 @@ def test_no_counter_falls_when_a_process_ends_or_its_segment_is_used_again(page:
     assert page.value("flowherd_activities_total", name="resize", outcome="completed") == 8
 
 
-def test_what_runs_is_told_by_name_and_names_of_nobody_share_one(page: Page) -> None:
-    """Faults S2: what an engine sends must not make series."""
+def test_running_activities_are_counted_by_name_and_unknown_names_share_one(page: Page) -> None:
+    """Faults S2: names from the engine must not create series."""
     _, writer = page.worker(0)
     for number, name in enumerate(("resize", "resize", "a stranger's", "another's")):
         index, _ = writer.claim(f"a-{number}", "w-1", name, now=1.0, lease_s=60.0)
@@ -176,7 +176,7 @@ def test_what_is_read_while_a_counter_moves_is_read_again(page: Page) -> None:
 
 
 def test_demand_is_what_is_busy_and_what_would_be_if_there_were_slots_for_it(page: Page) -> None:
-    """What an autoscaler goes by: polls that come back full ask for more processes."""
+    """For an autoscaler: full polls mean that more processes would have work."""
     segment, _ = page.worker(0)
     segment.put(Cell.LIMIT, 10)
     segment.put(Cell.RUNNING, 4)
@@ -188,7 +188,7 @@ def test_demand_is_what_is_busy_and_what_would_be_if_there_were_slots_for_it(pag
 
 
 def test_restarts_are_counted_by_process_and_cause(page: Page) -> None:
-    """They outlive the process, and the keeper too: the supervisor remembers them."""
+    """They survive the process and the keeper, since the supervisor stores them."""
     page.board.supervisor = told(p0={"signal": 2, "hung": 1}, p3={"out_of_memory": 1})
     assert page.value("flowherd_process_restarts_total", process="0", cause="hung") == 1
     assert page.value("flowherd_process_restarts_total", process="3", cause="out_of_memory") == 1
@@ -196,7 +196,7 @@ def test_restarts_are_counted_by_process_and_cause(page: Page) -> None:
 
 @given(st.text(min_size=1, max_size=40).filter(lambda name: name.isprintable()))
 def test_s2_an_activitys_name_adds_no_series_and_shows_nowhere(name: str) -> None:
-    """Faults S2: who names activities must not be able to fill a Prometheus."""
+    """Faults S2: names of activities must not fill Prometheus."""
     page = Page()
     _, writer = page.worker(0)
     count = sum(len(family.samples) for family in page.families().values())
@@ -207,8 +207,8 @@ def test_s2_an_activitys_name_adds_no_series_and_shows_nowhere(name: str) -> Non
     assert sum(len(family.samples) for family in page.families().values()) == count
 
 
-def test_before_the_supervisors_first_word_there_is_a_page_all_the_same(page: Page) -> None:
-    """The pages are up before anything else."""
+def test_before_the_supervisors_first_message_there_is_a_page(page: Page) -> None:
+    """The pages are served before anything else."""
     assert page.value("flowherd_state", state="starting") == 1
     assert page.value("flowherd_ready") == 0
     assert page.value("flowherd_start_time_seconds") == pytest.approx(time.time() - 12.0, abs=5.0)

@@ -1,4 +1,4 @@
-"""N1: what the keeper does when the supervisor has died, with real processes that are not its children's business."""
+"""N1: the keeper ends workers and isolates of a dead supervisor, here real processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ threading.Event().wait(60)
 
 @pytest.fixture
 def start() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Starts a program in a group of its own; whatever is left of it ends with the test."""
+    """Starts a program in its own process group, which is killed at the end of the test."""
     made: list[subprocess.Popen[str]] = []
 
     def begin(program: str) -> subprocess.Popen[str]:
@@ -47,7 +47,7 @@ def start() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    """Three live workers; what is left is killed soon."""
+    """A ledger with three live workers, and a short time until workers are killed."""
     monkeypatch.setattr(orphans, "WORKERS_KILLED_AFTER_S", 0.3)
     ledger = Ledger(processes=3, records=2)
     for number in range(3):
@@ -59,10 +59,10 @@ def lives(ledger: Ledger) -> list[Life]:
     return [segment.life for segment in ledger.segments[:3]]
 
 
-def test_n1_a_process_that_has_exited_keeps_nobody_from_ending_the_others(
+def test_n1_a_process_that_has_exited_does_not_keep_the_others_alive(
     ledger: Ledger, start: Callable[[str], subprocess.Popen[str]]
 ) -> None:
-    """N1: the first has been reaped, which is a fact; those that wait are killed together, not one after the other."""
+    """N1: the first is already reaped; the others are killed together, not one after the other."""
     gone, *waiting = (start(program) for program in ("", WAITS, WAITS))
     changes: list[int] = []
     left = Orphans(ledger, lambda: changes.append(1))
@@ -77,10 +77,10 @@ def test_n1_a_process_that_has_exited_keeps_nobody_from_ending_the_others(
     assert time.monotonic() - since < 5.0
 
 
-def test_n1_what_goes_wrong_with_one_is_said_and_the_others_end(
+def test_n1_an_error_with_one_process_is_logged_and_the_others_end(
     ledger: Ledger, start: Callable[[str], subprocess.Popen[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """N1: a descriptor that is none."""
+    """N1: one descriptor is invalid."""
     process = start(WAITS)
     left = Orphans(ledger, lambda: None)
     closed = os.pidfd_open(process.pid)
@@ -116,7 +116,7 @@ def test_an_isolates_programs_end_with_it(
 def test_before_linux_6_9_a_group_is_killed_while_its_leader_stands(
     start: Callable[[str], subprocess.Popen[str]],
 ) -> None:
-    """What is stopped does not end by itself, so that its number stays its own."""
+    """A stopped process does not exit by itself, so its pid is not reused."""
     isolate = start(HAS_PROGRAM)
     program = program_of(isolate)
     asyncio.run(orphans.kill_stopped_group(isolate.pid, os.pidfd_open(isolate.pid)))
@@ -127,7 +127,7 @@ def test_before_linux_6_9_a_group_is_killed_while_its_leader_stands(
 def test_before_linux_6_9_the_group_of_a_leader_that_has_ended_is_left_alone(
     start: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its number may be a stranger's by now."""
+    """Its pid may have been reused."""
     process = start("")
     pidfd = os.pidfd_open(process.pid)
     process.wait()
@@ -138,7 +138,7 @@ def test_before_linux_6_9_the_group_of_a_leader_that_has_ended_is_left_alone(
 
 
 def test_n1_the_keeper_ends_whatever_blocks_it() -> None:
-    """N1: the timer is the kernel's, so that neither an exception nor a blocked loop takes it away."""
+    """N1: a kernel timer works despite exceptions and blocked loops."""
     program = (
         "import threading\n"
         "from flowherd_supervisor.keeper import orphans\n"
@@ -151,7 +151,7 @@ def test_n1_the_keeper_ends_whatever_blocks_it() -> None:
 
 
 def test_an_isolate_that_was_reaped_is_forgotten(ledger: Ledger) -> None:
-    """Its group was killed by the supervisor before, and its descriptor is given back."""
+    """The supervisor has killed its group, and its descriptor is closed."""
     reader, writer = os.pipe()
     left = Orphans(ledger, lambda: None)
     left.watch_isolate(4711, reader)

@@ -1,4 +1,4 @@
-"""Processes that do nothing at the moment: a handler keeps the loop, or a signal has stopped them."""
+"""Stalled processes: a handler blocks the loop, or a signal has stopped them."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def runs(writer: RecordWriter, *, since: float, on_loop: bool = True) -> int:
     return index
 
 
-def test_a_loop_that_is_kept_is_told_with_the_activity_and_its_line(writer: RecordWriter) -> None:
-    """The last reading of the lag is as old as the block: the smoothed one says that all is well."""
+def test_a_blocked_loop_is_reported_with_the_activity_and_its_line(writer: RecordWriter) -> None:
+    """The last measurement is as old as the block, so the smoothed lag still looks fine."""
     segment = writer.segment
     runs(writer, since=NOW - 30)
     segment.set_clock(Clock.LOOP_READ_AT, NOW - 12)
@@ -59,7 +59,7 @@ def test_a_loop_that_is_kept_is_told_with_the_activity_and_its_line(writer: Reco
     assert loop_lag_s(segment, NOW) == 0.0004
 
 
-def test_a_loop_without_handlers_is_read_by_nobody_and_stands_for_nothing(writer: RecordWriter) -> None:
+def test_a_loop_without_handlers_is_not_measured_and_not_reported(writer: RecordWriter) -> None:
     segment = writer.segment
     segment.set_clock(Clock.LOOP_READ_AT, NOW - 50)
     assert standstill(segment, NOW) is None
@@ -67,8 +67,8 @@ def test_a_loop_without_handlers_is_read_by_nobody_and_stands_for_nothing(writer
     assert standstill(segment, NOW) is None, "the first handler for a while has just begun"
 
 
-def test_between_steps_nobody_is_blamed(writer: RecordWriter) -> None:
-    """Else a thread holds the GIL: the line that blocked last is not the one that does now."""
+def test_between_steps_no_activity_is_blamed(writer: RecordWriter) -> None:
+    """A thread may hold the GIL; the line that blocked last is not the cause."""
     runs(writer, since=NOW - 30, on_loop=False)
     writer.segment.set_clock(Clock.LOOP_READ_AT, NOW - 9)
     writer.segment.note_block("/app/old.py:7")
@@ -87,7 +87,7 @@ def stopped() -> Iterator[int]:
     program.communicate()
 
 
-def test_a_stopped_process_is_told_also_when_it_holds_nothing(writer: RecordWriter, stopped: int) -> None:
+def test_a_stopped_process_is_reported_even_if_it_holds_nothing(writer: RecordWriter, stopped: int) -> None:
     writer.segment.put(Cell.PID, stopped)
     writer.segment.set_clock(Clock.LAST_GOOD_POLL, NOW - 7)
     found = standstill(writer.segment, NOW)

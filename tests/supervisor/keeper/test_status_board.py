@@ -1,4 +1,4 @@
-"""How the status document says whether the engine can be reached and whether work gets done."""
+"""Reachability of the engine and readiness of the host in the status document."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GOOD, BAD = Clock.LAST_GOOD_POLL, Clock.LAST_BAD_POLL
 
 
 def board(*segments: dict[Clock, float]) -> StatusBoard:
-    """The board of a ledger whose workers polled so many seconds ago."""
+    """Builds the board of a ledger whose workers polled the given seconds ago."""
     ledger = Ledger(processes=4, records=1)
     for number, clocks in enumerate(segments):
         segment = ledger.free_segment()
@@ -45,7 +45,7 @@ def board(*segments: dict[Clock, float]) -> StatusBoard:
 def test_the_latest_news_counts_and_full_slots_are_no_outage(
     segments: list[dict[Clock, float]], reachable: object, ready: object
 ) -> None:
-    """A host whose slots are all taken by long work polls nobody, and is as ready as before."""
+    """A host with full slots does not poll and is still ready."""
     seen = board(*segments)
     assert seen.document()["engine"]["reachable"] is reachable
     assert seen.is_ready() is ready

@@ -1,4 +1,4 @@
-"""The document of `status --json`: its keys are a contract, its sums outlive the processes that counted."""
+"""The document of `status --json`: its keys are public, its sums survive the processes that counted."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def test_the_keys_are_those_of_the_interface(ledger: Ledger, board: StatusBoard)
     assert document["engine"] == {"url": "http://engine:8080", "reachable": True, "rtt_ms": 3.1}
 
 
-def test_before_the_supervisors_first_word_it_is_starting(board: StatusBoard) -> None:
-    """The pages are up before the supervisor has told anything."""
+def test_before_the_supervisors_first_message_it_is_starting(board: StatusBoard) -> None:
+    """The pages are served before the supervisor has sent its state."""
     document = board.document()
     assert (document["state"], document["processes"]) == ("starting", {"wanted": 0, "ready": 0})
     assert document["children"] == []
 
 
-def test_what_only_the_supervisor_knows_comes_from_its_last_word(ledger: Ledger, board: StatusBoard) -> None:
+def test_the_supervisors_facts_come_from_its_last_message(ledger: Ledger, board: StatusBoard) -> None:
     """Restarts are counted by process."""
     worker(ledger, 1)
     board.supervisor = SupervisorState(state="draining", wanted=3, total_slots=12, restarts={1: 2, 7: 5})
@@ -94,7 +94,7 @@ def test_children_are_sorted_and_an_overlap_shows_as_two_rows(ledger: Ledger, bo
 
 
 def test_sums_never_fall_when_a_process_ends(ledger: Ledger, board: StatusBoard) -> None:
-    """A counter that falls is a reset to everybody who reads it."""
+    """A decreasing counter looks like a reset."""
     segment = worker(ledger, 0)
     for cell, count in ((Cell.CLAIMED, 9), (Cell.COMPLETED, 6), (Cell.FAILED, 2), (Cell.LOST, 1)):
         segment.put(cell, count)
@@ -127,7 +127,7 @@ def test_memory_and_cpu_are_measured_from_outside_and_missing_once_the_process_i
 def test_however_often_it_is_asked_for_a_process_is_measured_once_a_second(
     ledger: Ledger, board: StatusBoard
 ) -> None:
-    """Reading the memory of 64 processes for each of twenty questions a second would delay the beats."""
+    """Measuring 64 processes for each of 20 requests a second would delay heartbeats."""
     worker(ledger, 0, pid=os.getpid())
     board.document()
     meter = board._meters[os.getpid()]
@@ -152,7 +152,7 @@ def test_processes_that_ended_are_forgotten(ledger: Ledger, board: StatusBoard) 
 def test_a_worker_that_is_not_up_yet_shows_nothing_of_the_segments_last_tenant(
     ledger: Ledger, board: StatusBoard
 ) -> None:
-    """The segment is used again before the new worker has opened it."""
+    """The segment is reused before the new worker has opened it."""
     segment = worker(ledger, 0)
     segment.put(Cell.COMPLETED, 5)
     segment.put(Cell.RUNNING, 3)
@@ -170,7 +170,7 @@ def test_a_worker_that_is_not_up_yet_shows_nothing_of_the_segments_last_tenant(
 def test_c21_with_more_than_half_the_processes_down_it_is_not_ready(
     ledger: Ledger, board: StatusBoard, wanted: int, up: int, *, ready: bool
 ) -> None:
-    """Faults C21: the balancer looks elsewhere before everything is gone."""
+    """Faults C21: a load balancer must switch before all processes are down."""
     board.supervisor = told(wanted)
     for index in range(wanted):
         worker(ledger, index, ready=index < up)
@@ -186,7 +186,7 @@ def test_two_incarnations_of_one_process_count_as_one_process(ledger: Ledger, bo
 
 
 def test_a_process_that_is_still_being_made_is_no_child_yet(ledger: Ledger, board: StatusBoard) -> None:
-    """The preload is asked for it and has not answered: a pid of 0 would mean everybody to whoever kills it."""
+    """The zygote has not answered yet; a pid of 0 would address a whole process group in a kill."""
     worker(ledger, 0, pid=0, ready=False)
     assert board.document()["children"] == []
 
@@ -194,7 +194,7 @@ def test_a_process_that_is_still_being_made_is_no_child_yet(ledger: Ledger, boar
 def test_of_threads_that_share_a_process_only_the_first_row_has_its_memory(
     ledger: Ledger, board: StatusBoard
 ) -> None:
-    """Whoever adds the rows up counts it once; its restarts are the restarts of each."""
+    """The sum of the rows counts it once; its restarts are those of each row."""
     worker(ledger, 0, pid=os.getpid())
     worker(ledger, 1, pid=os.getpid())
     board.supervisor = SupervisorState("running", 2, 8, {0: 3}, threads=True)

@@ -32,7 +32,7 @@ def test_without_any_cgroup_the_affinity_mask_counts(tmp_path: Path) -> None:
 
 
 def test_a_v2_quota_below_the_mask_counts(tmp_path: Path) -> None:
-    """`docker run --cpus 2` on a 16-core host: 16 processes would only be throttled."""
+    """`docker run --cpus 2` on a 16-core host would throttle 16 processes."""
     root = tree(
         tmp_path,
         {
@@ -125,7 +125,7 @@ def test_an_unreadable_limit_is_no_limit(tmp_path: Path, text: str) -> None:
 
 
 def test_a_fraction_of_one_cpu_still_gives_one_process(tmp_path: Path) -> None:
-    """Zero processes would be no supervisor at all."""
+    """At least one process must run."""
     root = tree(
         tmp_path,
         {

@@ -1,4 +1,4 @@
-"""Whether a SIGKILL was the kernel's."""
+"""The cause of a SIGKILL: the kernel's out-of-memory killer or another process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def tree(root: Path, kills: int | None) -> Path:
 
 
 def test_a_kill_that_the_kernel_has_counted_is_out_of_memory(tmp_path: Path) -> None:
-    """C10: named, not guessed."""
+    """C10: the cause is known."""
     counter = OomCounter(tree(tmp_path, 2))
     tree(tmp_path, 3)
     assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL (out of memory)"
 
 
-def test_one_that_it_has_not_counted_is_somebody_elses(tmp_path: Path) -> None:
-    """`kill -9` by hand must not send anybody looking for memory; each count explains one death."""
+def test_a_kill_that_the_kernel_has_not_counted_is_not_out_of_memory(tmp_path: Path) -> None:
+    """A manual `kill -9` must not look like a lack of memory; each count explains one exit."""
     counter = OomCounter(tree(tmp_path, 2))
     assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL"
     tree(tmp_path, 3)
@@ -39,13 +39,13 @@ def test_one_that_it_has_not_counted_is_somebody_elses(tmp_path: Path) -> None:
 
 
 def test_without_a_counter_the_question_stays(tmp_path: Path) -> None:
-    """The root group, cgroup v1, no /proc: say that it may have been."""
+    """Root group, cgroup v1 or no /proc: it may have been the cause."""
     for counter in (OomCounter(tree(tmp_path / "a", None)), OomCounter(tmp_path / "nothing")):
         assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL (out of memory?)"
 
 
 def test_other_ends_are_left_as_they_are(tmp_path: Path) -> None:
-    """Only SIGKILL is the out-of-memory killer's."""
+    """The out-of-memory killer sends only SIGKILL."""
     counter = OomCounter(tree(tmp_path, 2))
     tree(tmp_path, 3)
     assert counter.annotate(signal.SIGSEGV) == signal.SIGSEGV

@@ -1,6 +1,6 @@
-"""A few real forks: what a child is born with, and that its parent never loses or mistakes one.
+"""A few real forks: what a child inherits, and that its parent never loses or confuses one.
 
-Each test is a program of its own, since pytest has threads and flowherd refuses to fork beside them.
+Each test is a separate program, since pytest has threads and flowherd refuses to fork beside them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def wait_for_ends():
 
 
 def run(program: str, *, expect: str = "", code: int = 0) -> str:
-    """Runs the program; what it printed."""
+    """Runs a program and returns its output."""
     text = PRELUDE + textwrap.dedent(program)
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
@@ -66,7 +66,7 @@ def run(program: str, *, expect: str = "", code: int = 0) -> str:
 
 
 def test_a_child_keeps_its_link_and_what_it_was_promised_and_nothing_else() -> None:
-    """Nobody inherits the links of others, or a socket of the supervisor."""
+    """No child inherits other links, or a socket of the supervisor."""
     out = run("""
         secret = os.open("/etc/passwd", os.O_RDONLY)
         kept = os.open("/dev/null", os.O_RDONLY)
@@ -86,7 +86,7 @@ def test_a_child_keeps_its_link_and_what_it_was_promised_and_nothing_else() -> N
 
 
 def test_a_program_that_a_handler_starts_has_a_stdin_that_ends() -> None:
-    """A closed descriptor 0 would be taken by the first file that the program opens."""
+    """The first file that the program opens would get a closed descriptor 0."""
     out = run("""
         def main(link):
             say(subprocess.run(["cat"], capture_output=True, timeout=5).returncode)
@@ -99,7 +99,7 @@ def test_a_program_that_a_handler_starts_has_a_stdin_that_ends() -> None:
 
 
 def test_a_child_has_its_own_group_no_core_and_volunteers_for_the_oom_killer() -> None:
-    """A terminal's Ctrl-C reaches the supervisor alone; faults S10."""
+    """A terminal's Ctrl-C reaches only the supervisor; faults S10."""
     out = run("""
         hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
         resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
@@ -143,7 +143,7 @@ def test_p5_a_child_is_deaf_to_the_signals_of_a_terminal_and_of_a_group() -> Non
     ],
 )
 def test_however_a_child_ends_its_parents_code_is_never_run_in_it(ending: str, status: int) -> None:
-    """A stack that unwinds would make a second supervisor, which removes the first one's socket."""
+    """An unwinding stack would run the supervisor's cleanup, which removes its socket."""
     out = run(f"""
         def main(link):
             {ending}
@@ -159,8 +159,8 @@ def test_however_a_child_ends_its_parents_code_is_never_run_in_it(ending: str, s
     assert out == f"0 1 {status}\n"
 
 
-def test_p14_exits_that_coalesce_are_all_reaped_and_strangers_only_counted() -> None:
-    """Faults P14, P17: SIGCHLD says that somebody ended, not who."""
+def test_p14_coalesced_exits_are_all_reaped_and_orphans_only_counted() -> None:
+    """Faults P14, P17: one SIGCHLD may stand for several exits."""
     out = run("""
         handles = [processes.spawn(process, 1, (), birth(lambda link: 0)) for process in range(5)]
         stranger = os.fork()
@@ -182,7 +182,7 @@ def test_p14_exits_that_coalesce_are_all_reaped_and_strangers_only_counted() -> 
 
 
 def test_p11_only_what_has_not_been_reaped_can_be_signalled_and_a_kill_of_ours_is_ours() -> None:
-    """Faults P11: the pid may be somebody else's by now. N4: the kernel cannot tell our SIGKILL from its own."""
+    """Faults P11: the pid may be reused. N4: the kernel does not report who sent a SIGKILL."""
     out = run("""
         handle = processes.spawn(0, 1, (), birth(lambda link: select.select([link], [], [])))
         processes.kill(handle)
@@ -197,7 +197,7 @@ def test_p11_only_what_has_not_been_reaped_can_be_signalled_and_a_kill_of_ours_i
 
 
 def test_a_kill_that_comes_too_late_is_not_ours() -> None:
-    """N4, C10: a process that has killed itself, or that the kernel has killed, is killed again before it is reaped."""
+    """N4, C10: a process killed by itself or the kernel may be sent our SIGKILL before it is reaped."""
     out = run("""
         handle = processes.spawn(0, 1, (), birth(lambda link: os.kill(os.getpid(), signal.SIGKILL)))
         os.waitid(os.P_PID, handle.pid, os.WEXITED | os.WNOWAIT)
@@ -209,7 +209,7 @@ def test_a_kill_that_comes_too_late_is_not_ours() -> None:
 
 
 def test_a_message_and_the_end_of_file_reach_the_parent() -> None:
-    """Last words are read before the end."""
+    """Last messages are read before the exit is reported."""
     out = run("""
         def main(link):
             link.send(Ready("py-std"))
@@ -239,7 +239,7 @@ def test_p20_no_fork_beside_a_thread() -> None:
 
 
 def test_p12_a_fork_that_fails_leaves_nothing_behind() -> None:
-    """Faults P12, P13: descriptors are given back, and it works again later."""
+    """Faults P12, P13: descriptors are closed, and a later fork works."""
     out = run("""
         before = len(os.listdir("/proc/self/fd"))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -257,7 +257,7 @@ def test_p12_a_fork_that_fails_leaves_nothing_behind() -> None:
 
 
 def test_a_reaped_isolates_programs_have_ended_with_it() -> None:
-    """Its group is killed before its number can be anybody else's; nobody else would know of them."""
+    """Its group is killed before its id can be reused; no other process could end them."""
     out = run("""
         from flowherd_supervisor.processes.process_table import IsolateBirth
 

@@ -1,4 +1,4 @@
-"""The stacks of a process that a fatal signal has ended, as the log shows them."""
+"""The stacks of a process that a fatal signal has ended, as they are logged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def text_of(*threads: tuple[str, ...]) -> str:
     )
 
 
-def test_what_the_handler_did_is_said_and_who_forked_the_process_is_not() -> None:
+def test_the_handlers_frames_are_shown_and_those_of_the_forking_process_are_not() -> None:
     lines = shortened(text_of((HANDLER, OURS, *FORKED_BY)))
     assert lines == ["Fatal Python error: Aborted", lines[1], HANDLER, OURS]
     assert lines[1].startswith("Current thread")
@@ -48,20 +48,20 @@ def test_what_the_handler_did_is_said_and_who_forked_the_process_is_not() -> Non
 def test_the_innermost_frames_of_the_main_thread_are_kept_however_much_there_is(
     depth: int, neighbours: int
 ) -> None:
-    """They were the first to go once the paths of an installation were a little longer."""
+    """They used to be cut first when the paths of an installation were long."""
     others = [('File "threading.py", line 324 in wait',) * 30] * neighbours
     lines = shortened(text_of(*others, (HANDLER, *[OURS.replace("lib", "a-longer-path")] * depth)))
     assert HANDLER in lines
     assert sum(map(len, lines[1:])) <= ROOM
 
 
-def test_a_process_that_left_nothing_has_no_last_words() -> None:
+def test_a_process_that_left_no_stacks_has_none() -> None:
     assert shortened("") == []
     assert shortened("Fatal Python error: Segmentation fault\n") == ["Fatal Python error: Segmentation fault"]
 
 
 def test_where_a_long_import_stands_is_the_line_of_the_users_own_file() -> None:
-    """Of the main thread, which comes last; the libraries that it calls are passed over."""
+    """In the main thread, which comes last; frames of libraries are skipped."""
     library = 'File "/opt/venv/lib/python3.13/site-packages/slow/db.py", line 5 in connect'
     imports = 'File "<frozen importlib._bootstrap>", line 241 in _call_with_frames_removed'
     text = text_of(('File "/srv/app/other.py", line 1 in poll',), (library, HANDLER, imports, *FORKED_BY))
@@ -69,12 +69,12 @@ def test_where_a_long_import_stands_is_the_line_of_the_users_own_file() -> None:
     assert standing_at("") == ""
 
 
-def test_an_import_that_ends_in_time_leaves_no_last_words() -> None:
-    """It was looked at shortly before its time was over; a crash much later is told by itself."""
+def test_an_import_that_ends_in_time_leaves_no_stacks() -> None:
+    """The stack taken shortly before the timeout is removed after Ready."""
     stacks = os.memfd_create("stacks")
     handle = Handle(0, 1, 1, -1, cast("Link", None), (), stacks)
     faulthandler.dump_traceback(stacks, all_threads=False)  # this thread need not be the main one
-    assert handle.standing_at.endswith("test_an_import_that_ends_in_time_leaves_no_last_words")
+    assert handle.standing_at.endswith("test_an_import_that_ends_in_time_leaves_no_stacks")
     handle.forget_words()
     assert (handle.standing_at, handle.last_words()) == ("", [])
     faulthandler.dump_traceback(stacks, all_threads=False)

@@ -1,4 +1,4 @@
-"""What the process that all others are forked from does for their memory, after it has imported the app."""
+"""The zygote's preparation of memory that its children share, after the import of the app."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ print(json.dumps({
 
 
 def told() -> dict[str, Any]:
-    """What a program tells that has prepared itself for forks, as if it had imported an app."""
+    """Runs a program that prepares itself for forks, as after an import; returns its output."""
     done = subprocess.run(
         [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=60, check=True
     )
@@ -45,8 +45,8 @@ def told() -> dict[str, Any]:
     return found
 
 
-def test_what_children_share_is_prepared_before_the_first_is_born() -> None:
-    """Of what each of them would make, read and write to, some pages instead of hundreds are its own."""
+def test_shared_memory_is_prepared_before_the_first_fork() -> None:
+    """Each child then copies some pages instead of hundreds."""
     found = told()
     assert found["frozen"] > 10_000
     assert found["left"] < 1000, "a collection in a child would walk through what it shares"

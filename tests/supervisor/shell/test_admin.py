@@ -1,4 +1,4 @@
-"""Admin sockets: where they are, who may use them, and what is never removed."""
+"""Admin sockets: their folder, access to them, and files that are never removed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_anything_else_is_refused_with_an_example(text: str) -> None:
 
 @given(st.text())
 def test_any_text_is_an_address_or_refused(text: str) -> None:
-    """Never another error."""
+    """No other exception is raised."""
     try:
         assert parse_address(text) is None or text
     except ValueError as error:
@@ -91,7 +91,7 @@ def test_s1_the_unix_socket_is_the_users_alone(bind: Callable[[str], AdminSocket
 
 
 def test_a_folder_that_others_can_enter_is_refused(bind: Callable[[str], AdminSocket], runtime: Path) -> None:
-    """In a shared temp dir somebody else may have made it first."""
+    """In a shared temporary directory another user may have created it first."""
     (runtime / "flowherd").mkdir()
     (runtime / "flowherd").chmod(0o755)
     with pytest.raises(ConfigurationError, match="not a private folder of yours"):
@@ -108,7 +108,7 @@ def test_without_a_runtime_folder_it_is_a_private_one_in_the_temp_dir(
 
 
 def test_a_free_port_is_named_in_the_banner(bind: Callable[[str], AdminSocket]) -> None:
-    """Port 0 picks one; a banner that says 0 helps nobody."""
+    """Port 0 picks one, which the banner must show."""
     one = bind("127.0.0.1:0")
     port = one.sockets[1].getsockname()[1]
     assert one.description == f"127.0.0.1:{port} and {one.path}"
@@ -134,7 +134,7 @@ def test_the_default_port_that_is_taken_costs_a_warning(
     """Two supervisors on one host must both start."""
     host, _, port = DEFAULT_ADDRESS.partition(":")
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # somebody else has it: just as good
+        with contextlib.suppress(OSError):  # in use by another program, which is as good
             stack.enter_context(socket.create_server((host, int(port))))
         one = bind(DEFAULT_ADDRESS)
     assert len(one.sockets) == 1
@@ -145,7 +145,7 @@ def test_the_default_port_that_is_taken_costs_a_warning(
 def test_the_socket_of_a_killed_supervisor_is_replaced(
     bind: Callable[[str], AdminSocket], runtime: Path
 ) -> None:
-    """Its pid may be ours now."""
+    """Its pid may have been reused by us."""
     path = runtime / "x.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -166,15 +166,13 @@ def test_a_file_that_is_no_socket_is_never_removed(
     assert (tmp_path / "precious").read_text() == "x"
 
 
-def test_a_socket_that_somebody_serves_is_not_taken_over(
-    bind: Callable[[str], AdminSocket], runtime: Path
-) -> None:
-    """Two supervisors with the same --admin: the second is told, the first goes on."""
+def test_a_socket_in_use_is_not_taken_over(bind: Callable[[str], AdminSocket], runtime: Path) -> None:
+    """Of two supervisors with the same --admin, the second is refused, the first goes on."""
     path = runtime / "x.sock"
     with socket.socket(socket.AF_UNIX) as first:
         first.bind(str(path))
         first.listen()
-        with pytest.raises(ConfigurationError, match="somebody serves there"):
+        with pytest.raises(ConfigurationError, match="another program serves there"):
             bind(f"unix:{path}")
         assert path.exists()
 
@@ -190,7 +188,7 @@ def test_a_path_that_is_too_long_is_said_with_the_remedy(
 def test_living_supervisors_are_found_by_pid_and_dead_ones_passed_over(
     bind: Callable[[str], AdminSocket], runtime: Path
 ) -> None:
-    """What `status` looks for."""
+    """As `status` needs it."""
     assert admin_socket.find_sockets() == {}
     one = bind("off")
     with socket.socket(socket.AF_UNIX) as dead:
@@ -204,10 +202,10 @@ SOMEBODY = 12_345
 
 
 @as_root
-def test_n16_a_folder_of_another_user_is_refused_by_who_binds_and_by_who_asks(
+def test_n16_a_folder_of_another_user_is_refused_by_supervisor_and_client(
     bind: Callable[[str], AdminSocket], runtime: Path
 ) -> None:
-    """Under a temp dir that all share anybody can be first: a socket in there may be theirs."""
+    """In a shared temporary directory another user may have created the folder with a socket of theirs."""
     (runtime / "flowherd").mkdir(mode=0o700)
     os.chown(runtime / "flowherd", SOMEBODY, SOMEBODY)
     for use in (lambda: bind("off"), admin_socket.find_sockets):
@@ -218,7 +216,7 @@ def test_n16_a_folder_of_another_user_is_refused_by_who_binds_and_by_who_asks(
 def test_n16_a_folder_that_others_can_write_to_or_that_is_a_link_is_refused(
     runtime: Path, tmp_path: Path
 ) -> None:
-    """They could put a socket of theirs in place of ours, or the link could lead anywhere."""
+    """Others could replace our socket, or the link could lead anywhere."""
     folder = runtime / "flowherd"
     folder.mkdir()
     folder.chmod(0o777)
@@ -234,7 +232,7 @@ def test_n16_a_folder_that_others_can_write_to_or_that_is_a_link_is_refused(
 def test_n16_a_socket_of_another_user_is_neither_found_nor_spoken_to(
     bind: Callable[[str], AdminSocket], runtime: Path
 ) -> None:
-    """A host of another user is never steered, whoever asks for it by its path."""
+    """A host of another user is never steered, even by an explicit path."""
     one = bind("off")
     admin_socket.check_own(one.path)
     os.chown(one.path, SOMEBODY, SOMEBODY)

@@ -1,4 +1,4 @@
-"""`--burst` ends when all is done, and not before: a real ledger, and this process as the worker."""
+"""`--burst` ends when all work is done, with a real ledger and this process as the worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IDLE_S = 3.0
 
 
 class Looks:
-    """A burst that is looked at, and the worker it is about."""
+    """A burst, and the worker that it watches."""
 
     def __init__(self) -> None:
         self.ledger = Ledger(processes=1, records=4)
@@ -27,7 +27,7 @@ class Looks:
         self.at_s = 0.0
 
     def after(self, seconds: float, *, polls: int = 0) -> bool:
-        """Whether it is over after so long, and so many polls that have brought nothing."""
+        """True if the burst is over after this time and this number of empty polls."""
         self.at_s += seconds
         self.segment.add(Cell.EMPTY_POLLS, polls)
         return self._burst.is_worked_off(self.state, self.at_s)
@@ -41,7 +41,7 @@ def looks() -> Looks:
 
 
 def test_it_is_over_once_polls_have_brought_nothing_for_the_idle_time(looks: Looks) -> None:
-    """Not by silence alone: an engine that does not answer has not said that its queue is empty."""
+    """Silence is not enough: an engine that does not answer may have a full queue."""
     assert not looks.after(100.0)
     assert looks.after(0.1, polls=1)
 
@@ -53,7 +53,7 @@ def test_it_takes_the_whole_idle_time(looks: Looks) -> None:
 
 
 def test_what_is_held_and_what_has_just_been_claimed_is_work(looks: Looks) -> None:
-    """Also an activity that has come and gone between two looks."""
+    """Also an activity that began and ended between two looks."""
     index, _ = claim(looks.writer)
     assert not looks.after(IDLE_S, polls=1)
     assert not looks.after(IDLE_S, polls=1)
@@ -65,7 +65,7 @@ def test_what_is_held_and_what_has_just_been_claimed_is_work(looks: Looks) -> No
 
 
 def test_what_a_dead_process_held_is_work_until_it_is_settled(looks: Looks) -> None:
-    """It comes back through the queue."""
+    """It is requeued."""
     looks.segment.end(Cause.CRASH, 9)
     assert not looks.after(IDLE_S, polls=1)
     assert not looks.after(IDLE_S, polls=1)
@@ -75,7 +75,7 @@ def test_what_a_dead_process_held_is_work_until_it_is_settled(looks: Looks) -> N
 
 
 def test_while_polling_is_paused_and_without_the_flag_it_is_never_over(looks: Looks) -> None:
-    """Whoever has paused it wants it to stay."""
+    """A paused host is meant to stay."""
     brain = Brain(burst_idle_s=IDLE_S).serve()
     brain.hears(events.PollingSwitched(on=False))
     looks.state = brain.state
@@ -85,7 +85,7 @@ def test_while_polling_is_paused_and_without_the_flag_it_is_never_over(looks: Lo
 
 
 def test_the_brain_drains_once_all_is_done() -> None:
-    """As after TERM, with exit code 0; one that stops already goes on stopping."""
+    """As after TERM, with exit code 0; a stop under way is not changed."""
     brain = Brain(burst_idle_s=IDLE_S).serve()
     orders = brain.hears(events.WorkedOff(IDLE_S))
     assert [type(order) for order in orders] == [Drain, Drain]

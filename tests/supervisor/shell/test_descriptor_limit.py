@@ -1,4 +1,4 @@
-"""How many descriptors a process has open; of this very process, with real files."""
+"""Counts of open descriptors, with real files of this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowherd_supervisor.shell.descriptor_limit import open_descriptors, reserve
 
 
 def test_open_descriptors_are_counted_as_a_listing_would() -> None:
-    """Faults C17: a worker that leaks them is replaced before it has none left; the count is asked for for ever."""
+    """Faults C17: a worker that leaks them is replaced in time; it is counted often, so that must be cheap."""
     pid = os.getpid()
     before, _ = open_descriptors(pid)
     opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
@@ -29,7 +29,7 @@ def test_a_process_that_has_ended_has_no_descriptors() -> None:
 
 
 def test_n14_a_soft_limit_is_raised_to_what_the_host_needs_and_no_further() -> None:
-    """N14: many processes need many; `select` of an app needs a low limit."""
+    """N14: many processes need many descriptors; an app's `select` needs a low limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))

@@ -1,4 +1,4 @@
-"""What a supervisor says: one line an event, causes in words, a banner; asserted as it is read."""
+"""The supervisor's log: one line per event, causes in words, a banner."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_c10_a_wait_status_is_said_in_words(
     assert caplog.messages == [f"event='process_died' process=2 running=1 cause='{cause}'"]
 
 
-def test_whom_we_have_killed_did_not_run_out_of_memory(caplog: pytest.LogCaptureFixture) -> None:
-    """A cause that sends people looking for memory must be a guess, not an insult."""
+def test_a_process_that_we_killed_did_not_run_out_of_memory(caplog: pytest.LogCaptureFixture) -> None:
+    """A kill of our own must not look like a lack of memory."""
     fields = {"process": 2, "status": signal.SIGKILL | OURS, "killed_for": "it hung"}
     say(Note("process_exited", fields))
     assert "cause='was killed by flowherd: it hung'" in caplog.text
@@ -67,14 +67,14 @@ def test_whom_we_have_killed_did_not_run_out_of_memory(caplog: pytest.LogCapture
 
 
 def test_the_keeper_goes_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
-    """Process -1 would be a riddle."""
+    """The log shows `keeper` instead of process -1."""
     say(Note("process_ready", {"process": KEEPER}))
     assert caplog.messages == ["event='process_ready' process='keeper'"]
 
 
 @pytest.mark.parametrize("level", list(Level))
 def test_a_note_is_as_loud_as_it_says(caplog: pytest.LogCaptureFixture, level: Level) -> None:
-    """Levels are what people filter by."""
+    """Users filter by level."""
     say(Note("x", {}, level))
     assert [record.levelname for record in caplog.records] == [level.name]
 
@@ -89,7 +89,7 @@ def test_c18_a_traceback_follows_its_line_once_as_it_is(
 
 
 def test_the_banner_is_a_few_aligned_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a person reads at the start."""
+    """The start in text mode."""
     BANNER.say("text")
     title, *lines = capsys.readouterr().err.splitlines()
     assert title == "flowherd"
@@ -120,13 +120,13 @@ def test_many_shares_are_counted_not_listed(caplog: pytest.LogCaptureFixture) ->
 
 
 class _Closed(io.StringIO):
-    """A pipe whose reader has gone."""
+    """A pipe without a reader."""
 
     def write(self, _: str) -> int:
         raise BrokenPipeError(32, "Broken pipe")
 
 
-def test_c27_nobody_listening_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_c27_a_closed_log_pipe_does_not_stop_the_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults C27: `flowherd run … | head` must not leave workers without a supervisor."""
     monkeypatch.setattr(sys, "stderr", _Closed())
     say(Note("boot_failed", {}, Level.ERROR, "Traceback"))

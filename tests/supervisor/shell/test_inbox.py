@@ -1,4 +1,4 @@
-"""The supervisor's one place to wait: signals, messages and silence; signals go to this very process."""
+"""The supervisor's only wait: signals, messages and timeouts; signals are sent to this process."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def inbox() -> Iterator[Inbox]:
 
 
 def send(number: signal.Signals) -> None:
-    """To this thread: a test runner has others, which the supervisor has not, and they would take some of them."""
+    """Sends a signal to this thread: a test runner has other threads, unlike the supervisor, which could receive it."""
     signal.pthread_kill(threading.get_ident(), number)
 
 
 @pytest.mark.parametrize("number", HEARD, ids=lambda number: number.name)
-def test_every_signal_of_the_interface_wakes_and_is_told(inbox: Inbox, number: signal.Signals) -> None:
+def test_every_signal_of_the_interface_wakes_and_is_returned(inbox: Inbox, number: signal.Signals) -> None:
     """None of them ends or stops the supervisor by itself."""
     send(number)
     assert number in inbox.wait(CEILING_S)
 
 
-def test_p15_the_last_of_a_thousand_signals_is_heard_too(inbox: Inbox) -> None:
-    """Faults P15: a CONT that was dropped behind many others would leave the host paused for ever."""
+def test_p15_the_last_of_a_thousand_signals_is_received_too(inbox: Inbox) -> None:
+    """Faults P15: a dropped CONT would leave the host paused."""
     for _ in range(1000):
         send(signal.SIGUSR1)
     send(signal.SIGCONT)
@@ -50,10 +50,10 @@ def test_p15_the_last_of_a_thousand_signals_is_heard_too(inbox: Inbox) -> None:
     assert (len(heard), heard[-1]) == (1001, signal.SIGCONT)
 
 
-def test_signals_that_come_together_are_told_in_the_order_the_kernel_hands_them_over(inbox: Inbox) -> None:
-    """Faults P15: a handler that interrupts another writes first, and a CONT right behind a TSTP leaves all quiet.
+def test_simultaneous_signals_are_returned_in_the_kernels_order(inbox: Inbox) -> None:
+    """Faults P15: an interrupting handler would write first, so that a CONT right after a TSTP leaves the host paused.
 
-    Of signals that wait together the kernel hands over the lowest number first.
+    The kernel delivers pending signals in order of their numbers.
     """
     together = {signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, together)
@@ -71,7 +71,7 @@ def test_a_signal_before_the_wait_is_not_lost(inbox: Inbox) -> None:
     assert signal.SIGTERM not in inbox.wait(0.0)
 
 
-def test_p15_hundreds_of_random_signals_are_all_told_in_their_order(inbox: Inbox) -> None:
+def test_p15_hundreds_of_random_signals_are_all_returned_in_order(inbox: Inbox) -> None:
     """Faults P15: handlers only write to the wakeup descriptor."""
     rng = Random(15)
     kinds = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1]
@@ -85,15 +85,15 @@ def test_p15_hundreds_of_random_signals_are_all_told_in_their_order(inbox: Inbox
     assert [number for number in told if number in kinds] == sent
 
 
-def test_more_signals_than_the_socket_holds_block_nobody(inbox: Inbox) -> None:
-    """A storm may lose some, never hang or raise; what matters is sent again."""
+def test_more_signals_than_the_pipe_holds_do_not_block(inbox: Inbox) -> None:
+    """A storm may lose signals, but must neither hang nor raise."""
     for _ in range(3000):
         send(signal.SIGUSR1)
     assert Counter(inbox.wait(0.0))[signal.SIGUSR1] > 100
 
 
 def test_a_message_wakes_until_it_is_read(inbox: Inbox) -> None:
-    """The inbox reads nothing: the supervisor does, in its own order."""
+    """The inbox does not read messages; the supervisor reads them in its own order."""
     ours, theirs = Link.pair()
     inbox.watch(ours)
     theirs.send(Ready())
@@ -105,7 +105,7 @@ def test_a_message_wakes_until_it_is_read(inbox: Inbox) -> None:
 
 
 def test_a_link_at_its_end_wakes_no_more_once_forgotten(inbox: Inbox) -> None:
-    """Otherwise the supervisor would spin until the process has been reaped; forgetting twice is no error."""
+    """Otherwise the supervisor would spin until the reap; forgetting twice is no error."""
     ours, theirs = Link.pair()
     inbox.watch(ours)
     theirs.close()
@@ -120,14 +120,14 @@ def test_a_link_at_its_end_wakes_no_more_once_forgotten(inbox: Inbox) -> None:
 
 @pytest.mark.parametrize("timeout_s", [0.0, -5.0])
 def test_a_deadline_in_the_past_returns_at_once(inbox: Inbox, timeout_s: float) -> None:
-    """The state's next deadline may be over when we come to wait."""
+    """The state's next deadline may have passed before the wait."""
     started = time.monotonic()
     assert inbox.wait(timeout_s) == []
     assert time.monotonic() - started < CEILING_S
 
 
 def test_closing_gives_signals_back() -> None:
-    """`flowherd dev` and tests live on after it."""
+    """`flowherd dev` and tests continue after it."""
     before = {number: signal.getsignal(number) for number in HEARD}
     inbox = Inbox()
     assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL

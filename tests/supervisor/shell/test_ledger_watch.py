@@ -1,4 +1,4 @@
-"""What the supervisor finds in a ledger between two events: a real one, and this process as the worker."""
+"""Events that the supervisor finds in a ledger, with a real ledger and this process as the worker."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ledger() -> Ledger:
 
 @pytest.fixture
 def writer(ledger: Ledger) -> RecordWriter:
-    """Of a worker that holds a lease of 60 s."""
+    """The record writer of a worker that holds a lease of 60 s."""
     made = RecordWriter(open_segment(ledger))
     claim(made)
     made.segment.put(Cell.HELD, 1)
@@ -41,7 +41,7 @@ def writer(ledger: Ledger) -> RecordWriter:
 
 @pytest.fixture
 def worker(writer: RecordWriter) -> Iterator[Handle]:
-    """That worker, from above."""
+    """The supervisor's handle of that worker."""
     ours, theirs = Link.pair()
     yield Handle(0, 1, os.getpid(), -1, ours, (writer.segment,), os.memfd_create("stacks"))
     ours.close()
@@ -52,7 +52,7 @@ FREEZE_S = 30.0
 
 
 class Looks:
-    """A supervisor that looks at the ledger as often as it wants to, and what it finds."""
+    """A supervisor's ledger watch on a manual clock, and the events it finds."""
 
     def __init__(self, ledger: Ledger, worker: Handle) -> None:
         self.ledger = ledger
@@ -62,7 +62,7 @@ class Looks:
         self.now = self.awake_s = NOW
 
     def at(self, seconds: float, *, frozen_s: float = 0.0) -> list[Event]:
-        """What it finds until so many seconds have passed for it, after a freeze that it was not awake for."""
+        """Returns the events of this many awake seconds, after a freeze."""
         self.now += frozen_s
         found: list[Event] = []
         while self.awake_s < NOW + seconds:
@@ -79,7 +79,7 @@ def looks(ledger: Ledger, worker: Handle) -> Looks:
 
 
 def test_a_keeper_that_has_not_looked_for_two_seconds_is_late_once_something_is_held(looks: Looks) -> None:
-    """It is frozen or blocked, and a lease needs it."""
+    """It is frozen or blocked while a lease needs it."""
     looks.ledger.tick(NOW)
     assert looks.at(2.0) == []
     late, *_ = looks.at(2.6)
@@ -88,14 +88,14 @@ def test_a_keeper_that_has_not_looked_for_two_seconds_is_late_once_something_is_
 
 
 def test_a_keeper_that_is_being_woken_from_its_rest_is_not_late(looks: Looks) -> None:
-    """What was claimed in this moment has woken; a keeper that does not come is late soon after its rest."""
+    """A new claim has just woken it; if it does not run, it is late shortly after."""
     looks.ledger.tick(NOW + 2.0)
     assert looks.at(4.0) == []
     assert looks.at(4.1)
 
 
 def test_n4_a_keeper_that_was_frozen_along_is_not_late_when_the_supervisor_goes_on(looks: Looks) -> None:
-    """N4: the supervisor was asleep itself; a keeper that does not go on is late after the whole time."""
+    """N4: the supervisor was frozen itself; a keeper that stays frozen is late after the full time."""
     looks.ledger.tick(NOW)
     assert looks.at(0.5) == []
     assert looks.at(2.2, frozen_s=FREEZE_S) == []
@@ -109,7 +109,7 @@ def test_n4_a_keeper_that_goes_on_between_two_freezes_is_never_late(looks: Looks
 
 
 def test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze(looks: Looks, writer: RecordWriter) -> None:
-    """N4: its limit is over, as its users' time goes, but its worker was given no time to say so."""
+    """N4: its limit has passed by the clock, but its worker had no time to report it."""
     looks.ledger.tick(NOW + 3600.0)
     writer.running(0, now=NOW, limit_s=1.0)
     patience_s = looks.state.plan.cancel_grace_s + HANG_MARGIN_S
@@ -121,7 +121,7 @@ def test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze(looks: Looks, 
 def test_an_activity_that_hangs_is_found_within_a_look_of_limit_and_grace(
     looks: Looks, writer: RecordWriter
 ) -> None:
-    """C11: by the ledger's times, and once the supervisor has seen it itself for as long as the grace is."""
+    """C11: by the ledger's times, and once the supervisor has observed it for the length of the grace."""
     looks.ledger.tick(NOW + 3600.0)
     writer.running(0, now=NOW, limit_s=1.2)
     patience_s = looks.state.plan.cancel_grace_s + HANG_MARGIN_S
@@ -131,7 +131,7 @@ def test_an_activity_that_hangs_is_found_within_a_look_of_limit_and_grace(
 
 
 def test_a_detached_handler_is_hung_only_where_it_keeps_the_loop(looks: Looks, writer: RecordWriter) -> None:
-    """Nothing is owed about it: one that goes on in a thread costs a slot, one on the loop costs everybody."""
+    """It owes no report: in a thread it costs a slot, on the loop it stops all other handlers."""
     looks.ledger.tick(NOW + 3600.0)
     writer.running(0, now=NOW, limit_s=1.0)
     writer.stands(0, DETACHED)

@@ -1,4 +1,4 @@
-"""User code scribbles in shared memory: that costs its process, and neither the host nor its neighbours."""
+"""User code overwrites shared memory: that costs its process, but neither the host nor other processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ROUNDS = 40
 
 
 class Scribbled:
-    """Two workers of a host with all who read their segments, in one process; the first one's user scribbles."""
+    """Two workers with all readers of their segments, in one process; user code of the first overwrites memory."""
 
     def __init__(self) -> None:
         self.engine = FakeEngine()
@@ -72,7 +72,7 @@ class Scribbled:
         return handle
 
     def work(self) -> None:
-        """Both hold a short lease, which wants a beat at once, and one holds more."""
+        """Lets both hold a short lease, due for a heartbeat, and one of them more."""
         self.victim.work.add("resize", Where.LOOP)
         for name, writer in zip(("victim", "neighbour"), self.writers, strict=True):
             index, _ = writer.claim(name, f"{name}-1", "resize", now=time.monotonic(), lease_s=0.5)
@@ -80,7 +80,7 @@ class Scribbled:
         self.writers[0].claim("waits", "victim-1", "resize", now=time.monotonic(), lease_s=0.5)
 
     async def read(self) -> list[events.Event]:
-        """Everybody looks; what the supervisor finds."""
+        """Runs all readers and returns the supervisor's events."""
         self.keeper.scan()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -100,7 +100,7 @@ class Scribbled:
         return found
 
     async def bury(self) -> None:
-        """The victim's process is reaped, and settled."""
+        """Reaps and settles the victim's process."""
         self.checks.restore(self.handles[0], self.state)
         self.victim.end(Cause.CRASH, 6)
         running = asyncio.ensure_future(self.keeper.run())
@@ -121,7 +121,7 @@ def host() -> Iterator[Scribbled]:
 
 
 def scribble(segment: Segment, rng: random.Random) -> None:
-    """A cell, a record's state, or a few bytes anywhere in the segment."""
+    """Overwrites a cell, a record's state, or a few bytes anywhere in the segment."""
     match rng.randrange(4):
         case 0:
             segment.put(rng.choice(list(Cell)), rng.choice(NUMBERS))
@@ -151,8 +151,8 @@ def scribble(segment: Segment, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_whatever_is_scribbled_in_a_segment_costs_its_process_alone(host: Scribbled, seed: int) -> None:
-    """The keeper scans, the supervisor looks, siblings and pages read; then it is settled, and counts for nothing."""
+async def test_an_overwritten_segment_costs_only_its_process(host: Scribbled, seed: int) -> None:
+    """Keeper, supervisor, siblings and pages read it; then it is settled, and its counts are dropped."""
     rng = random.Random(seed)
     host.work()
     for _ in range(ROUNDS):
@@ -173,8 +173,8 @@ def is_an_end(event: events.Event) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_whatever_is_scribbled_in_the_hosts_own_cells_ends_nobody(host: Scribbled, seed: int) -> None:
-    """Sums and verdicts under way: a count may be wrong then, but beats and settlements go on."""
+async def test_overwritten_cells_of_the_host_end_no_process(host: Scribbled, seed: int) -> None:
+    """A count may be wrong then, but heartbeats and settlements go on."""
     rng = random.Random(seed)
     host.work()
     first = host.victim.offset - host.victim.number * host.victim.layout.size
@@ -213,7 +213,7 @@ def put(cell: Cell, value: int) -> Callable[[Segment], None]:
 async def test_a_damaged_segment_is_named_and_what_can_be_read_is_settled(
     host: Scribbled, damage: Callable[[Segment], None], named: str
 ) -> None:
-    """A record is torn for a moment while it is written: only the second look is sure."""
+    """A record is torn while it is written, so only the second look counts."""
     host.work()
     assert not [event for event in await host.read() if isinstance(event, events.SegmentDamaged)]
     damage(host.victim)
@@ -229,7 +229,7 @@ async def test_a_damaged_segment_is_named_and_what_can_be_read_is_settled(
 
 
 def test_a_process_with_a_damaged_segment_is_ended_once_and_counted_as_that() -> None:
-    """Who ran there is suspect, as after a crash; its stacks are in the log."""
+    """Its activities are suspect, as after a crash; its stacks are in the log."""
     brain = Brain().serve()
     damaged = events.SegmentDamaged(0, 1, "the cell PROCESS holds 7")
     assert brain.hears(damaged, damaged) == [Abort(0, 1, 0)]
@@ -239,7 +239,7 @@ def test_a_process_with_a_damaged_segment_is_ended_once_and_counted_as_that() ->
 
 
 def test_a_segment_whose_process_lives_is_never_given_away() -> None:
-    """Also when its cells say that it is free."""
+    """Even if its cells mark it as free."""
     ledger = Ledger(processes=1, records=2)
     segment = ledger.free_segment()
     assert segment is not None
@@ -247,7 +247,7 @@ def test_a_segment_whose_process_lives_is_never_given_away() -> None:
 
 
 def test_a_keeper_reads_no_further_than_a_segment_has_records() -> None:
-    """A mark of 2**63 would have it copy the whole map five times a second, and never rest."""
+    """A high-water mark of 2**63 would make it copy the whole map five times a second."""
     ledger = Ledger(processes=1, records=2)
     segment = ledger.free_segment()
     assert segment is not None

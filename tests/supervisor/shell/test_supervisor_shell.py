@@ -1,4 +1,4 @@
-"""The shell around the brain where it needs no fork: what is contained, and whose fault a death is."""
+"""The shell without forks: contained defects, and causes of exits."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class Broken(Exception):
-    """A defect of ours."""
+    """A defect of flowherd."""
 
 
 class BrokenHost:
-    """Fails at whatever it is asked."""
+    """A host that fails at every call."""
 
     def birth(self, *_: Any) -> Any:
         raise Broken("a defect")
@@ -50,7 +50,7 @@ def supervisor() -> Iterator[Supervisor]:
 
 
 def test_p16_a_defect_while_a_process_is_made_is_answered_and_tried_again(supervisor: Supervisor) -> None:
-    """Faults P16: the brain waits for an answer to each Spawn; the segment must not stay taken."""
+    """Faults P16: each Spawn needs an answer; the segment must be freed."""
     supervisor._feed(events.Started())
     assert supervisor._state.processes[0].phase is Phase.BACKOFF
     assert supervisor._state.keeper.phase is Phase.BACKOFF
@@ -66,7 +66,7 @@ def test_p16_a_defect_while_settings_are_read_again_changes_nothing(
 
 
 def handle_of(supervisor: Supervisor, pid: int = 1, incarnation: int = 1) -> Handle:
-    """A worker that runs, with a segment of its own."""
+    """A running worker with its own segment."""
     segment = supervisor._ledger.free_segment()
     assert segment is not None
     segment.open(index=0, incarnation=incarnation, now=0.0)
@@ -75,10 +75,10 @@ def handle_of(supervisor: Supervisor, pid: int = 1, incarnation: int = 1) -> Han
     return Handle(0, incarnation, pid, -1, ours, (segment,), os.memfd_create("stacks"))
 
 
-def test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others(
+def test_p16_a_defect_while_an_exit_is_handled_affects_no_other_exit(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """P16: what a reaped child leaves behind is settled, and the brain hears of it, and of those behind it."""
+    """P16: a reaped child is settled, and its exit and those after it are handled."""
     first, second = handle_of(supervisor), handle_of(supervisor, pid=2, incarnation=2)
     supervisor._processes._ended = [(first, 9), (second, 256)]
 
@@ -100,10 +100,10 @@ def test_p16_a_defect_at_a_funeral_costs_neither_the_rest_nor_the_others(
     assert "Broken: a defect" in caplog.text
 
 
-def test_p16_a_message_that_cannot_be_taken_in_does_not_hide_those_behind_it(
+def test_p16_a_defect_with_one_message_does_not_hide_later_ones(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P16: nor the end of its link."""
+    """P16: nor does it hide the end of its link."""
     ours, theirs = Link.pair()
     ours.set_blocking(blocking=False)
     handle = Handle(0, 1, 1, -1, ours, (), -1)
@@ -122,10 +122,10 @@ def test_p16_a_message_that_cannot_be_taken_in_does_not_hide_those_behind_it(
     ours.close()
 
 
-def test_p16_an_end_that_the_brain_could_not_take_in_is_told_again(
+def test_p16_an_exit_on_which_decide_failed_is_fed_again(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P16: else nobody would ever replace that process."""
+    """P16: otherwise that process would never be replaced."""
     heard: list[Any] = []
 
     def decide(state: Any, event: Any, *_: Any) -> Any:
@@ -157,7 +157,7 @@ def test_p16_an_end_that_the_brain_could_not_take_in_is_told_again(
 def test_only_a_death_that_we_did_not_order_is_a_crash(
     supervisor: Supervisor, mode: Mode, phase: Phase, guilty: int, cause: Cause
 ) -> None:
-    """A reload that runs out of patience must not be charged to the activities."""
+    """A reload that times out must not be charged to the activities."""
     segment: Segment | None = supervisor._ledger.free_segment()
     assert segment is not None
     segment.open(index=0, incarnation=1, now=0.0)

@@ -1,4 +1,4 @@
-"""Programs of flowherd as child processes: what reaches them, and that they always end."""
+"""Programs of flowherd as child processes: their environment and their end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
 
 
 def test_nothing_that_configures_a_worker_reaches_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everybody who runs the engine has these exported; a demo must not touch that engine."""
+    """Users of the engine have these exported; a demo must not touch that engine."""
     hostile = {
         "KRUXIAFLOW_API_URL": "http://production:8080",
         "KRUXIAFLOW_CLIENT_SECRET": "s",
@@ -55,7 +55,7 @@ def test_nothing_that_configures_a_worker_reaches_the_programs(monkeypatch: pyte
 
 
 def test_the_programs_find_the_packages_of_this_checkout(tmp_path: Path) -> None:
-    """They run in another folder, where a relative path would name nothing."""
+    """They run in another folder, where relative paths would be wrong."""
     done = subprocess.run(
         [sys.executable, "-c", "import flowherd_supervisor as f, flowherd; print(f.__file__)"],
         cwd=tmp_path,
@@ -98,7 +98,7 @@ def test_a_program_that_obeys_is_not_killed(start: Callable[..., Program]) -> No
 def test_a_program_that_ends_at_once_is_reported_with_the_end_of_its_log(
     start: Callable[..., Program],
 ) -> None:
-    """Without its own words nobody could tell why."""
+    """Its own output has the reason."""
     broken = start("import sys; sys.stderr.write('no port'); exit(3)")
     with pytest.raises(ProgramError, match="no port"):
         broken.address()

@@ -1,4 +1,4 @@
-"""A handler that belongs into a process, and a light one beside it, for what `advise` says and what that gains."""
+"""A handler that should run in a process, and a light one beside it, for tests of `advise`."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ async def python(cpu_s: float) -> None:
 @registry.activity
 async def light() -> None:
     """Waits, as a short call to another service does."""
-    await asyncio.sleep(0.01)  # the call itself: this is the workload
+    await asyncio.sleep(0.01)  # the workload itself

@@ -25,7 +25,7 @@ def _file_of(folder: str, size: int) -> Path:
 
 @registry.activity
 def hold(ctx: SyncActivityContext, reference: str, mark: str) -> int:
-    """Downloads a file, says so with its path, and holds it for ever in the first process that gets it."""
+    """Downloads a file, reports its path, and holds it indefinitely in the first process that gets it."""
     got = ctx.download_file(reference)
     try:
         descriptor = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,4 +1,4 @@
-"""Activities that run in isolates and say who they are in a file."""
+"""Activities that run in isolates and write their pids to a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def note(path: str, *facts: object) -> None:
 
 @registry.activity(offload="process")
 def who(seconds: float, journal: str) -> dict[str, object]:
-    """Says which process it is, and waits."""
+    """Writes its pid, and waits."""
     note(journal, os.getpid(), os.getppid(), os.getpgid(0))
     time.sleep(seconds)
     return {
@@ -32,7 +32,7 @@ def who(seconds: float, journal: str) -> dict[str, object]:
 
 @registry.activity(offload="process")
 def with_program(journal: str) -> None:
-    """Starts a program, says its pid, and dies."""
+    """Starts a program, writes its pid, and dies."""
     program = subprocess.Popen(["sleep", "60"])
     note(journal, program.pid)
     os.abort()

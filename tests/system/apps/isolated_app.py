@@ -1,4 +1,4 @@
-"""Activities that run in isolates, and do there what would cost a worker dear."""
+"""Activities that run in isolates and do things that would harm a worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ isolated = registry.activity(offload="process")
 
 
 def note(folder: str, ctx: ActivityContext | SyncActivityContext, *more: int) -> None:
-    """A file for each attempt, named for the activity and its process, that holds more pids."""
+    """Writes a file for each attempt, named after the activity and its process, with further pids."""
     path = Path(folder) / f"{ctx.activity_id}.{os.getpid()}"
     path.with_suffix(".new").write_text(" ".join(map(str, more)))
     path.with_suffix(".new").rename(path)
@@ -33,7 +33,7 @@ async def greet(ctx: ActivityContext, name: str) -> dict[str, object]:
 
 @isolated
 def keep(ctx: SyncActivityContext, folder: str) -> dict[str, object]:
-    """Sends a file, fetches it again and keeps how far it has come, all by calls of its own."""
+    """Uploads and downloads a file and stores checkpoints."""
     made = Path(folder) / "made.txt"
     made.write_text("kept")
     fetched = ctx.download_file(ctx.upload_file(made, "made.txt"))
@@ -53,7 +53,7 @@ def crash_once(ctx: SyncActivityContext, folder: str) -> dict[str, int]:
 
 @isolated
 def hang(ctx: SyncActivityContext, folder: str) -> None:
-    """Hears nothing, and neither does the program that it has started."""
+    """Ignores signals, as does the program that it has started."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     program = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait(120)"])
     note(folder, ctx, program.pid)
@@ -63,7 +63,7 @@ def hang(ctx: SyncActivityContext, folder: str) -> None:
 
 @isolated
 def hold(ctx: SyncActivityContext, folder: str) -> None:
-    """Keeps the GIL for minutes in one call, and has started a program before."""
+    """Starts a program, then holds the GIL for minutes in one call."""
     program = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait(120)"])
     note(folder, ctx, program.pid)
     re.match(r"(a+)+$", "a" * 40 + "b")
@@ -71,7 +71,7 @@ def hold(ctx: SyncActivityContext, folder: str) -> None:
 
 @isolated
 def exclusive(ctx: SyncActivityContext, folder: str) -> None:
-    """Notes each start, and whether another attempt was still at work then."""
+    """Notes each start, and if another attempt was still running then."""
     with Path(folder, "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

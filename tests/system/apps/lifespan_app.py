@@ -1,6 +1,6 @@
-"""An app with a start-up and a clean-up of its own; both leave a line in the file that JOURNAL names.
+"""An app with its own start-up and clean-up, which each write a line to the file that JOURNAL names.
 
-A named pipe in GATE holds up the start until somebody has opened and closed its other end.
+A named pipe in GATE holds up the start until its other end has been opened and closed.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def note(event: str) -> None:
 
 
 def wait_at_the_gate() -> None:
-    """Waits until somebody has opened and closed it."""
+    """Waits until the pipe has been opened and closed."""
     if gate := os.environ.get("GATE"):
         Path(gate).read_bytes()
 
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[str]:
-    """Makes one state a process."""
+    """Creates one state per process."""
     if os.environ.get("REFUSE"):
         raise RuntimeError("no database here")
     wait_at_the_gate()
@@ -45,5 +45,5 @@ registry = Registry(lifespan=lifespan)
 
 @registry.activity
 async def look(ctx: ActivityContext) -> dict[str, object]:
-    """What the handler sees."""
+    """Returns the state that the handler gets."""
     return {"state": ctx.state, "expected": f"{ctx.process_index} of 2, pid {os.getpid()}"}

@@ -1,4 +1,4 @@
-"""Activities whose process dies once: what they had spent, and how far they had come, must not be lost."""
+"""Activities whose process dies once; their costs and checkpoints must not be lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ registry = Registry()
 
 
 def is_first(marker: str) -> bool:
-    """Whether nobody has been here before."""
+    """True at the first call."""
     try:
         os.close(os.open(marker, os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
@@ -21,7 +21,7 @@ def is_first(marker: str) -> bool:
 
 
 def append(path: str, line: object) -> None:
-    """One line with a single write."""
+    """Appends one line with a single write."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(fd, f"{line}\n".encode())
     os.close(fd)

@@ -1,4 +1,4 @@
-"""An app that does, where PRELOAD_DOES says so, at its import what does not survive a fork."""
+"""An app that does things at its import that do not survive a fork, as PRELOAD_DOES selects."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from flowherd import Registry
 registry = Registry()
 kept: list[object] = []
 imported_by = os.getpid()
-sys.stdout.write("importing\n")  # one piece; where it stays in a buffer, a fork would copy it
+sys.stdout.write("importing\n")  # in one piece; a fork would copy it if it stayed in a buffer
 
 
 def refresh() -> None:
-    """A thread of the app's own."""
+    """Runs in a thread of the app."""
     threading.Event().wait()
 
 
@@ -37,13 +37,13 @@ match os.environ.get("PRELOAD_DOES"):
 
 @registry.activity
 async def where() -> dict[str, object]:
-    """Who imported this, and who runs it."""
+    """Returns the pids of the importing and of the running process."""
     return {"imported_by": imported_by, "pid": os.getpid(), "parent": os.getppid()}
 
 
 @registry.activity
 async def chance() -> dict[str, object]:
-    """One number of each generator that a fork could duplicate."""
+    """Returns a number from each generator that a fork could duplicate."""
     numpy = sys.modules.get("numpy")
     return {
         "pid": os.getpid(),

@@ -54,7 +54,7 @@ def wait_in_thread(ctx: SyncActivityContext, seconds: float, journal: str = "") 
 async def block_loop(ctx: ActivityContext, seconds: float, journal: str = "") -> float:
     """Blocks its event loop, as CPU-bound code does."""
     note(journal, "start", ctx)
-    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+    time.sleep(seconds)  # noqa: ASYNC251 - blocks the loop on purpose
     note(journal, "end", ctx)
     return seconds
 
@@ -68,7 +68,7 @@ async def kill_self(ctx: ActivityContext, number: int = signal.SIGKILL, journal:
 
 @registry.activity
 async def exit_quietly() -> None:
-    """Leaves its process with a code that means success elsewhere."""
+    """Exits its process with code 0."""
     os._exit(0)
 
 
@@ -76,7 +76,7 @@ async def exit_quietly() -> None:
 async def hangs(ctx: ActivityContext, seconds: float, journal: str = "") -> float:
     """Blocks its loop far beyond its own limit."""
     note(journal, "start", ctx)
-    time.sleep(seconds)  # noqa: ASYNC251 - that is the point
+    time.sleep(seconds)  # noqa: ASYNC251 - blocks the loop on purpose
     note(journal, "end", ctx)
     return seconds
 
@@ -92,7 +92,7 @@ async def hold_gil(ctx: ActivityContext, seconds: int, journal: str = "") -> int
 
 @registry.activity
 async def grow(megabytes: int) -> int:
-    """Keeps memory for good."""
+    """Leaks memory."""
     kept.append(bytearray(b"x" * (megabytes << 20)))
     return len(kept)
 

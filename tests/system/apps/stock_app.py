@@ -24,14 +24,14 @@ from kruxiaflow.worker import (
 
 @activity()
 async def compute(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
-    """Computes without ever giving the loop back, as most users' handlers do."""
+    """Computes without yielding to the loop, as most users' handlers do."""
     total = sum(number * number for number in range(params["n"]))
     return ActivityResult.value("total", total)
 
 
 @activity(name="renamed")
 async def under_another_name(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
-    """Gives its parameters back."""
+    """Returns its parameters."""
     return ActivityResult.value("params", params)
 
 
@@ -65,7 +65,7 @@ async def priced(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult
 
 @activity()
 async def number_keys(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
-    """Has keys that only `json.dumps` makes text of."""
+    """Returns keys that only `json.dumps` converts to text."""
     return ActivityResult.value("by_number", {1: "one", 2.5: "two and a half", False: "no", None: "nothing"})
 
 
@@ -83,7 +83,7 @@ async def fails_with_defaults(params: dict[str, Any], ctx: ActivityContext) -> A
 
 @activity()
 async def raises(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
-    """Raises what it is told to."""
+    """Raises the exception given by its parameters."""
     kinds: dict[str, Exception] = {
         "value": ValueError("a bad value: ü"),
         "key": KeyError("missing"),
@@ -118,7 +118,7 @@ async def returns_a_dict(params: dict[str, Any], ctx: ActivityContext) -> Any:
 
 @activity()
 async def identify(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
-    """Shows its context, as the types the SDK promises."""
+    """Returns its context with the types that the SDK documents."""
     seen = {
         "is_stock": isinstance(ctx, ActivityContext),
         "types": [
@@ -161,7 +161,7 @@ async def make_file(params: dict[str, Any], ctx: ActivityContext) -> ActivityRes
 
 @activity()
 async def reverse_file(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
-    """Downloads a file of another activity and uploads what it made of it."""
+    """Downloads a file of another activity and uploads it reversed."""
     local = Path(await ctx.download_file(params["file"]))
     content = local.read_bytes()[::-1]  # noqa: ASYNC240  # as users do
     turned = local.with_suffix(".reversed")
@@ -172,12 +172,12 @@ async def reverse_file(params: dict[str, Any], ctx: ActivityContext) -> Activity
 
 @activity()
 async def miss_a_file(params: dict[str, Any], ctx: ActivityContext) -> ActivityResult:
-    """Uploads what is not there."""
+    """Uploads a missing file."""
     return ActivityResult.value("file", await ctx.upload_file("/nonexistent/file", "x"))
 
 
 class Scale(Activity):
-    """Class style: configured when it is made, with state that lives as long as its process."""
+    """Class style: configured by its constructor, with state that lives as long as its process."""
 
     def __init__(self, factor: int) -> None:
         self._factor = factor

@@ -1,4 +1,4 @@
-"""An app that says where its handlers run, for workers that are threads of one process."""
+"""An app whose handlers return where they run, for workers that are threads of one process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[int]:
-    """Each worker's loop has its own: what it yields tells them apart."""
+    """Yields a state for each worker's loop, by which they differ."""
     yield threading.get_ident()
 
 
@@ -24,7 +24,7 @@ registry = Registry(lifespan=lifespan)
 
 @registry.activity
 async def where(ctx: ActivityContext) -> dict[str, Any]:
-    """On the loop of its worker."""
+    """Runs on the loop of its worker."""
     return {
         "process": ctx.process_index,
         "is_own_state": ctx.state == threading.get_ident(),
@@ -35,7 +35,7 @@ async def where(ctx: ActivityContext) -> dict[str, Any]:
 
 @registry.activity(offload="process")
 def where_apart(ctx: SyncActivityContext) -> dict[str, Any]:
-    """In an isolate of its worker."""
+    """Runs in an isolate of its worker."""
     return {
         "process": ctx.process_index,
         "pid": os.getpid(),

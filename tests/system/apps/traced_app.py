@@ -1,4 +1,4 @@
-"""Handlers that make spans of their own, in all three places; they know nothing of flowherd's."""
+"""Handlers that create their own spans, in all three places, without using flowherd's."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def kill_itself() -> None:
 
 @registry.activity
 async def fork_a_copy() -> int:
-    """As libraries do that know no better; the copy leaves by itself."""
+    """Forks, as some libraries do; the copy exits by itself."""
     with tracer.start_as_current_span("inside fork_a_copy"):
         pid = os.fork()
         if not pid:
             os._exit(0)
-        return os.waitpid(pid, 0)[1]  # noqa: ASYNC222 - it leaves at once
+        return os.waitpid(pid, 0)[1]  # noqa: ASYNC222 - it exits at once

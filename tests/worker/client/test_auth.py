@@ -1,4 +1,4 @@
-"""The bearer: one request per expiry for the host, one replay after a 401, and never to anybody else."""
+"""The bearer: one request per expiry for the host, one replay after a 401, and never to another origin."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def test_a_token_is_refreshed_before_it_expires(server: ScriptedEngine) ->
         assert ledger.token() == (2, "t")
 
 
-async def test_whoever_has_a_token_does_not_wait_for_a_refresh_under_way(server: ScriptedEngine) -> None:
+async def test_a_call_with_a_token_does_not_wait_for_a_refresh_under_way(server: ScriptedEngine) -> None:
     """A slow token endpoint must not hold up heartbeats."""
     config = WorkerConfig(api_url=server.url, client_id="w1", client_secret=SecretStr(SECRET))
     ledger = Ledger(processes=1, records=1)

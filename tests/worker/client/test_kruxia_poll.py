@@ -51,7 +51,7 @@ async def test_other_replies_beyond_a_megabyte_are_not_read(
 async def test_the_same_bytes_without_activities_bring_nothing_again_and_others_are_read(
     server: ScriptedEngine, client: KruxiaEngine
 ) -> None:
-    """An idle host is told so for ever; what it remembers of that must fit nothing else."""
+    """An idle host gets the same reply repeatedly; its cache must match no other."""
     nothing, spaced = b'{"activities":[],"count":0}', b'{"activities": [], "count": 0}'
     one = json.dumps({"activities": [an_item()], "count": 1}).encode()
     server.script("poll", *(Play(200, body) for body in (nothing, nothing, spaced, one, nothing, b"")))

@@ -89,8 +89,8 @@ def test_parameters_that_are_missing_are_none():
     assert activity.parameters is None
 
 
-def test_a_number_that_nobody_can_hold_costs_its_own_item_at_most():
-    """The isolate finds out what is wrong with parameters; all else is found here."""
+def test_a_number_out_of_range_costs_its_own_item_at_most():
+    """The isolate checks the parameters; everything else is checked here."""
     bad = body_of([an_item(1), "SPOILT"]).replace(
         b'"SPOILT"', b'{"activity_id": "a-2", "timeout_seconds": 1e999}'
     )

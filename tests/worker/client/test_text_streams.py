@@ -61,7 +61,7 @@ async def test_text_that_comes_close_together_goes_in_one_call() -> None:
 
 
 @virtual_time
-async def test_while_nobody_listens_a_call_a_second_is_enough_to_find_out() -> None:
+async def test_without_subscribers_one_call_a_second_is_enough() -> None:
     given = Streaming()
     async with given.context().stream() as stream:
         for _ in range(100):
@@ -150,7 +150,7 @@ async def test_the_end_of_a_stream_says_how_it_ended() -> None:
 
 @virtual_time
 async def test_an_attempt_whose_lease_is_lost_says_nothing_more() -> None:
-    """Somebody else streams for this activity by then: an end would cut off their subscribers."""
+    """Another worker streams for this activity by then: an end would cut off its subscribers."""
     given = Streaming(1, 1)
     state = given.state()
     async with ActivityContext(state).stream() as stream:

@@ -111,8 +111,8 @@ def test_a_handler_that_raises_in_its_thread_is_measured_too() -> None:
     assert measure[Metric.CPU_S] >= 0.002
 
 
-def test_memory_counts_only_for_who_ran_alone() -> None:
-    """The process's memory says nothing about one of many."""
+def test_memory_counts_only_for_attempts_that_ran_alone() -> None:
+    """The growth of the process cannot be assigned to one of several."""
     measure = ActivityProfile(Where.LOOP)
     kept = []
     for began, ended in ((True, True), (True, False), (False, True)):

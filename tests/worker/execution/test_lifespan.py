@@ -112,7 +112,7 @@ async def test_one_that_does_not_end_is_left_alone_when_its_time_is_up(
     await lifespan.leave(5.0)
 
 
-async def test_one_that_raises_while_it_is_left_says_so_and_stops_nobody(
+async def test_a_lifespan_that_raises_at_its_end_is_logged_and_stops_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The work has been delivered by then."""

@@ -115,7 +115,7 @@ def test_one_stock_activity_or_a_module_of_them_fits_any_type(app, attribute):
     assert (loaded.registry.names(), loaded.worker_types) == (("greet",), ())
 
 
-def test_all_managers_of_one_main_are_heard(app):
+def test_all_managers_of_one_main_are_found(app):
     assert app(STOCK, "two_managers").worker_types == ("py-std", "py-ml", "py-data")
 
 
@@ -178,7 +178,7 @@ def test_names_of_another_shape_are_refused(name, tmp_path):
     ],
 )
 def test_a_file_or_a_dotted_name_is_answered_by_what_was_meant(name, text, meant, tmp_path):
-    """The two shapes that everybody tries first; nothing is imported to answer."""
+    """The two forms that users try first; the message needs no import."""
     for folder in (tmp_path, tmp_path / "sub"):
         folder.mkdir(exist_ok=True)
         (folder / "ok.py").write_text(text)

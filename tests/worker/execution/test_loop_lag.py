@@ -1,4 +1,4 @@
-"""How late a loop is, and that nobody measures an idle one."""
+"""The lag of a loop, which is not measured while it is idle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flowherd.execution.loop_lag import LagProbe
 
 
 class Readings:
-    """Keeps what it is told."""
+    """Stores the readings."""
 
     def __init__(self) -> None:
         self.began = 0

@@ -1,4 +1,4 @@
-"""Who is on the loop, and for how long."""
+"""The handler on the loop, and its time there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flowherd.execution.on_loop import Steps
 
 
 class Marks:
-    """Remembers what was marked."""
+    """Stores the marks."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -35,7 +35,7 @@ async def stepped(meter: LoopMeter, work: object, name: str = "job", tag: int = 
 
 
 async def test_the_mark_stands_only_for_the_length_of_each_step() -> None:
-    """While a handler waits nobody is to blame for what the loop does."""
+    """While a handler waits, the loop's time is not charged to it."""
     marks = Marks()
     during: list[int] = []
 
@@ -79,7 +79,7 @@ async def test_nothing_is_called_light_before_it_has_been_measured() -> None:
 
 
 def test_a_thread_that_computes_is_as_heavy_as_a_handler_on_the_loop_and_blocks_nobody() -> None:
-    """A process that has met it must not claim sixteen of them; its loop is free all the same."""
+    """A process that knows it must not claim sixteen of them, although its loop is free."""
     meter = LoopMeter()
     stay = meter.enter_thread("compute")
     stay.run(lambda: _compute(4 * LIGHT_S))
@@ -105,7 +105,7 @@ async def test_the_mean_rises_at_once_with_heavy_work_and_falls_slowly() -> None
 
 
 async def test_a_handler_that_has_become_fast_is_forgiven() -> None:
-    """What was once slow, say on its first call, must not be set apart for ever."""
+    """One slow call, such as the first, must not count permanently."""
     meter = LoopMeter()
     meter.ended("job", 0.2, 0.2)
     assert meter.blocks("job")

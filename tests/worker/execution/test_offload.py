@@ -46,7 +46,7 @@ def _run_and_wait(pool, work=lambda: None):
 
 
 def _until_idle(pool, threads):
-    """Waits until so many threads are idle: a thread takes the lock when it gets idle, and so do we."""
+    """Waits until this many threads are idle: a thread takes the lock when it gets idle, and so does this."""
     ends = time.monotonic() + 5
     while time.monotonic() < ends:
         with pool._change:
@@ -118,7 +118,7 @@ def test_a_pool_without_threads_is_refused(make):
 
 
 def test_a_stuck_thread_does_not_keep_the_process_from_ending():
-    """A16: concurrent.futures would join it for ever."""
+    """A16: concurrent.futures would wait for it forever."""
     program = (
         "import threading; from flowherd.execution.in_thread import ThreadPool; begun = threading.Event()\n"
         "ThreadPool(1).submit(lambda: (begun.set(), threading.Event().wait()))\n"

@@ -92,7 +92,7 @@ async def test_a_handler_runs_where_its_decorator_or_the_settings_say(
 
 @pytest.mark.parametrize("name", ["def", "def in a thread", "def in a process"])
 def test_a_def_is_never_put_on_the_loop(name: str) -> None:
-    """The sixth cell: it would keep everybody waiting, so the remedy is said instead."""
+    """The sixth cell: it would block the loop, so it is refused with the remedy."""
     registry = load_app(APP, FOLDER).for_type("py-std")
     with pytest.raises(RegistryError, match=r"make it async def"):
         registry.configured({name: {"offload": "loop"}})

@@ -54,7 +54,7 @@ def here() -> asyncio.Task[Any]:
 
 
 async def test_handlers_begin_in_their_order_each_in_a_task_of_its_own() -> None:
-    """N10: what a library keeps by task must not see two handlers as one."""
+    """N10: what a library keeps by task must not take two handlers for one."""
     seen: list[tuple[int, asyncio.Task[Any]]] = []
 
     @activity
@@ -69,7 +69,7 @@ async def test_handlers_begin_in_their_order_each_in_a_task_of_its_own() -> None
 
 
 async def test_a_handler_that_waits_has_its_task_to_itself_and_its_task_ends_with_it() -> None:
-    """What keeps a writer about tasks, such as a session for each, must not see two handlers as one."""
+    """What keeps a writer about tasks, such as a session for each, must not take two handlers for one."""
     tasks: list[asyncio.Task[Any]] = []
     go_on = asyncio.Event()
 
@@ -86,7 +86,7 @@ async def test_a_handler_that_waits_has_its_task_to_itself_and_its_task_ends_wit
 
     loop = Loop(waits, quick)
     runs = loop.start("waits", 10)
-    await loop.outcomes(loop.start("quick", 10))  # nobody waits for those that wait
+    await loop.outcomes(loop.start("quick", 10))  # the loop does not wait for waiting handlers
     assert len(set(tasks)) == 10
     go_on.set()
     assert await loop.outcomes(runs) == [Completed(b'{"result":%d}' % n) for n in range(10)]
@@ -137,7 +137,7 @@ async def test_a_cancellation_that_a_handler_leaves_behind_does_not_meet_the_nex
     ]
 
 
-async def test_who_keeps_a_book_about_tasks_sees_another_one_for_the_next_handler() -> None:
+async def test_the_next_handler_has_another_task() -> None:
     """Such as a library with one session for each task."""
     writer: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
 
@@ -250,8 +250,8 @@ async def test_what_is_told_to_stop_before_its_turn_never_begins() -> None:
     assert outcomes[1].code == "WORKER_SHUTDOWN"
 
 
-async def test_a_stranger_that_cancels_every_task_ends_no_handler_that_has_not_begun() -> None:
-    """Such as an app's own clean-up: whoever had no turn yet gets it in another task."""
+async def test_code_that_cancels_every_task_ends_no_handler_that_has_not_begun() -> None:
+    """Such as an app's own clean-up: handlers that have not begun get another task."""
     ended: list[int] = []
 
     @activity
@@ -290,7 +290,7 @@ async def test_an_error_of_ours_at_the_end_of_a_handler_ends_no_other(
 
 
 async def test_a_task_is_named_for_the_activity_it_runs() -> None:
-    """For whoever looks at the tasks of a process that hangs."""
+    """It helps when the tasks of a hung process are listed."""
     stop = asyncio.Event()
 
     @activity
@@ -370,7 +370,7 @@ if hasattr(asyncio, "eager_task_factory"):  # Python 3.12
 
 @pytest.mark.parametrize("factory", FACTORIES, ids=lambda factory: getattr(factory, "__name__", "default"))
 async def test_every_handler_completes_and_keeps_its_limit_whatever_makes_its_task(factory: Any) -> None:
-    """N9: a task factory that wraps coroutines stopped every async handler, silently and for ever."""
+    """N9: a task factory that wraps coroutines stopped every async handler, silently and permanently."""
     asyncio.get_running_loop().set_task_factory(factory)
 
     @activity
@@ -446,7 +446,7 @@ async def test_a_session_scoped_by_task_never_meets_another_activity() -> None:
     await engine.dispose()
 
 
-async def test_a_done_callback_and_a_name_that_a_handler_leaves_on_its_task_meet_nobody() -> None:
+async def test_a_done_callback_and_a_name_on_a_handlers_task_affect_no_other_handler() -> None:
     """N10: they are its own task's."""
     done: list[int] = []
     names: list[str] = []

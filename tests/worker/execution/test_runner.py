@@ -157,7 +157,7 @@ async def test_whatever_is_raised_fails_the_activity_alone(exc, mode):
 
 
 @pytest.mark.parametrize("options", [{}, {"offload": "thread"}])
-async def test_a_cancelled_error_nobody_asked_for_is_a_failure(options):
+async def test_a_cancelled_error_without_a_cancellation_is_a_failure(options):
     """A4: asyncio would swallow it, and the activity would wait for its lease."""
 
     @activity(**options)
@@ -435,7 +435,7 @@ async def test_a_stopping_worker_gives_the_handler_its_grace_and_hands_the_work_
 @virtual_time
 @pytest.mark.parametrize(("grace_s", "left_s"), [(5.0, 2.0), (1.0, 0.2)])
 async def test_n4_a_handler_that_is_frozen_within_its_grace_has_the_rest_of_it_afterwards(grace_s, left_s):
-    """N4: it was told to stop, and then the whole host stood still."""
+    """N4: it was stopped, then the whole host was frozen."""
     disk_answers = asyncio.Event()
 
     @activity
@@ -502,8 +502,8 @@ async def test_cancelling_an_ended_run_changes_nothing():
     assert await run.outcome() == outcome == Completed(b"{}")
 
 
-async def test_whoever_waits_may_be_cancelled_without_harm():
-    """The worker cancels its own waiting; the attempt must not notice."""
+async def test_cancelling_a_wait_does_not_affect_the_attempt():
+    """The worker cancels its own wait; the attempt must not be affected."""
     let_go = asyncio.Event()
 
     @activity
@@ -589,7 +589,7 @@ async def test_a_thousand_blocked_handlers_do_not_hold_up_the_loop():
 
 
 async def test_a_handler_may_end_after_its_loop_is_closed():
-    """The worker leaves; the thread's report has nobody to go to and must not raise."""
+    """The worker has ended; the thread's report has no receiver and must not raise."""
     let_go, ended, crashes = threading.Event(), threading.Event(), []
     hook, threading.excepthook = threading.excepthook, crashes.append
 
@@ -624,8 +624,8 @@ async def test_every_value_and_exception_ends_in_exactly_one_outcome():
         assert result.failure.code == "INVALID_OUTPUT"
 
 
-async def test_a_handler_that_asks_for_a_process_is_refused_where_nobody_makes_one():
-    """Running it elsewhere without a word would promise what is not there."""
+async def test_a_handler_for_an_isolate_is_refused_where_there_are_none():
+    """Silently running it elsewhere would break its promise."""
 
     @activity(offload="process")
     async def work():

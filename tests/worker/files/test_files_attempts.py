@@ -175,7 +175,7 @@ async def test_a_handler_whose_time_is_over_may_still_save_its_work_within_its_g
 
 @pytest.mark.parametrize("kind", [ActivityContext, SyncActivityContext])
 async def test_after_a_lost_lease_no_file_is_touched(server, files, kind):
-    """Somebody else runs the activity now, and would have its file overwritten."""
+    """Another worker runs the activity now; its file would be overwritten."""
     state = files.state()
     state.cancel_reason = CancelReason.LEASE_LOST
     ctx = kind(state)
@@ -192,7 +192,7 @@ async def _call(method, *arguments):
 
 
 async def test_what_a_handler_left_behind_gets_no_file_after_its_end(server, files):
-    """A forgotten thread or task would fill a folder that nobody removes."""
+    """A forgotten thread or task would fill a folder that is never removed."""
     contexts = []
 
     async def keeping(ctx: ActivityContext):

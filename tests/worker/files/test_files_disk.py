@@ -61,7 +61,7 @@ def test_f2_folders_and_files_are_for_this_user_alone(base):
 
 @pytest.mark.parametrize("plant", ["wide", "link", "file"])
 def test_f2_a_base_that_others_can_reach_into_is_refused(base, tmp_path, plant):
-    """The temp dir is shared: somebody may have been there before us."""
+    """The temporary directory is shared: another user may have created the folder first."""
     if plant == "wide":
         base.mkdir()
         base.chmod(0o777)
@@ -239,7 +239,7 @@ def owner(base):
 
 
 def test_f8_what_a_killed_process_left_is_swept_and_what_a_living_one_holds_is_not(base):
-    """Several supervisors of one user share the temp dir; the kernel drops the lock of whoever is killed."""
+    """Several supervisors of one user share the folder; the kernel drops the lock of a killed process."""
     with owner(base) as (living, kept), owner(base) as (killed, left):
         killed.send_signal(signal.SIGKILL)
         killed.wait()
@@ -257,7 +257,7 @@ def test_f8_where_nothing_was_left_no_thread_is_started(base):
 
 
 def test_two_processes_that_come_and_go_do_not_take_the_folder_from_each_other(base):
-    """The last one out removes the shared base; whoever comes in that moment makes a new one."""
+    """The last process removes the shared base; one that starts at that moment creates a new one."""
     failures = []
 
     def come_and_go():

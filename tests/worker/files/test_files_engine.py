@@ -240,7 +240,7 @@ async def test_a_download_that_stalls_fails_its_try(server, scripted):
 
 @contextlib.asynccontextmanager
 async def dripping(*downloads: tuple[int, int], every_s: float = 0.05):
-    """A server whose n-th download comes as so many drops of so many bytes; yields URL and connections."""
+    """A server whose n-th download comes in the given number and size of drops; yields URL and connections."""
     waiting, connections = list(downloads), []
 
     async def serve(reader, writer):
@@ -274,7 +274,7 @@ async def test_a_download_whose_bytes_move_may_take_longer_than_a_stall(tmp_path
 
 
 async def test_a_download_slower_than_the_least_rate_fails_its_try(tmp_path):
-    """Else a peer that sends a byte now and then would hold a transfer, and a transaction, for ever."""
+    """Otherwise a peer that sends a byte now and then would hold a transfer and a transaction indefinitely."""
     async with dripping((60, 1), (1, 5)) as (url, _), files_at(url, tmp_path, stall_s=0.5) as files:
         got = await files.context().download_file(REFERENCE)
         assert got.stat().st_size == 5
@@ -305,7 +305,7 @@ async def test_no_more_than_a_few_transfers_are_under_way_at_once(server, tmp_pa
 
 
 class _Tokens:
-    """Two tokens; whoever is refused with the first gets the second."""
+    """Two tokens; after a refusal of the first comes the second."""
 
     async def current(self):
         return Token(1, "old")

@@ -1,4 +1,4 @@
-"""Random histories of a pool of isolates: in whatever order things come, each activity ends once, and where it may."""
+"""Random histories of a pool of isolates: in any order of events, each activity ends exactly once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOST_RUNS = 8
 
 
 class Actor:
-    """An isolate as a process would be: it knows what it was told."""
+    """An isolate as a process would be, with the messages it has received."""
 
     def __init__(self, key: int, peer: Peer) -> None:
         self.key = key
@@ -83,7 +83,7 @@ class History:
         self.ends[attempt.id] = self.ends.get(attempt.id, 0) + 1
 
     async def rest(self) -> None:
-        """Lets everything happen that needs no time to pass, and looks at what must hold."""
+        """Runs the loop until only time can change anything, then asserts the invariants."""
         for _ in range(4):
             await asyncio.sleep(0)
         for key, peer in self.it.host.peers.items():
@@ -101,7 +101,7 @@ class History:
         return [actor for key, actor in self.actors.items() if key not in self.gone]
 
     def steps(self) -> list[Callable[[], None]]:
-        """All that can happen now."""
+        """Returns the possible steps."""
         possible: list[Callable[[], None]] = [self.advance, self.resize]
         if sum(not run.has_ended for run in self.runs) < MOST_RUNS:
             possible += [self.start] * 3
@@ -176,13 +176,13 @@ class History:
         actor.peer.channel.close()
 
     def die(self, actor: Actor) -> None:
-        """It ends, as it was told to or by itself; or it could never be made."""
+        """Ends the isolate, on order or by itself, or fails its start."""
         self.gone.add(actor.key)
         reason = "no process" if not actor.is_open and self.rng.random() < 0.3 else ""
         self.it.end(actor.key, self.rng.choice([0, 9, 11, 3 << 8]), reason)
 
     async def finish(self) -> None:
-        """From now on everything works: all that is owed must end."""
+        """Ends all faults; everything owed must then end."""
         self.it.isolates.resize(3)
         for _ in range(400):
             await self.rest()

@@ -1,4 +1,4 @@
-"""The isolate's own side, piece by piece: what SIGTERM interrupts, what is told to the worker, and in which words."""
+"""The isolate's side, part by part: interruption by SIGTERM, and messages to the worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from flowherd.testing import make_activity
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LONG_S = 10.0  # a broken test waits so long
+LONG_S = 10.0  # ceiling for a failing test
 
 
 class Wire:
@@ -85,8 +85,8 @@ def interrupted(connection: WorkerConnection, state: RunState, handler: Any) -> 
 # SIGTERM
 
 
-def test_nobody_is_interrupted_where_no_handler_is_at_work(connection):
-    """Such as between two activities: the next one is not meant."""
+def test_a_signal_without_a_running_handler_interrupts_nothing(connection):
+    """Such as between two activities: the signal is not for the next one."""
     strike()
     with connection.around(state_of()):
         reached = True
@@ -105,7 +105,7 @@ def test_a_def_is_interrupted_with_the_reason_as_its_error(connection, reason, e
     assert type(interrupted(connection, state_of(reason), handler)) is error
 
 
-def test_a_signal_that_nobody_explains_is_a_cancellation_all_the_same(connection):
+def test_a_signal_without_a_reason_is_a_cancellation_too(connection):
     assert str(interrupted(connection, state_of(), strike)) == "the isolate was told to stop"
 
 
@@ -181,7 +181,7 @@ def test_what_is_spent_is_on_the_attempts_page_until_the_attempt_has_ended():
 
 
 def test_nothing_is_spent_in_the_name_of_a_worker_that_has_ended():
-    """Its segment may be somebody else's at once, and an isolate outlives its worker by a moment."""
+    """Its segment may be reused at once, and an isolate outlives its worker by a moment."""
     ledger = Ledger(processes=1, records=2)
     keeper = keeper_in(ledger)
     segment = ledger.segments[0]

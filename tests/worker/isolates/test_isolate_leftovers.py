@@ -1,4 +1,4 @@
-"""N15: what an activity leaves behind in its isolate never meets the next one, and its slot is soon free."""
+"""N15: leftovers of an activity in its isolate never affect the next one, and its slot is soon free."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def strikes_later(parameters: Any) -> bool:
 async def left_and_found(
     place: Workplace, name: str, parameters: Any, caplog: pytest.LogCaptureFixture
 ) -> tuple[float, int]:
-    """Runs it between two looks that must see the same; how long its slot was held, and its isolate's pid."""
+    """Runs it between two looks that must be equal; returns the time its slot was held and its isolate's pid."""
     before = await output(place, "look", {"seconds": 0.0})
     caplog.clear()
     pid = (await output(place, name, parameters))["pid"]
@@ -76,7 +76,7 @@ async def left_and_found(
 async def test_what_an_activity_leaves_behind_never_meets_the_next_one(
     forker: Fork, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """N15: it is put back, or its isolate is replaced."""
+    """N15: it is restored, or its isolate is replaced."""
     caplog.set_level("INFO")
     async with workplace(forker, app=APP, concurrency=1) as place:
         held_s, pid = await left_and_found(place, "leave", {"kind": kind}, caplog)

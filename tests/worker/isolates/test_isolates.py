@@ -1,4 +1,4 @@
-"""The pool of isolates, with a host that only takes orders: who gets which, how many, and when they end."""
+"""The pool of isolates with a fake host: their assignment, number and end."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ async def test_an_isolate_that_works_for_long_is_not_idle():
         assert await peer.hear() is None
 
 
-async def test_an_isolate_ends_after_so_many_activities_and_a_new_one_takes_its_place():
+async def test_an_isolate_is_replaced_after_a_number_of_activities():
     async with pool(limit=1, max_tasks=2) as it:
         runs = [it.start(), it.start()]
         peer = it.open(1)
@@ -158,7 +158,7 @@ async def test_a_cancelled_activity_is_told_why_then_killed_and_its_slot_is_free
 
 
 async def test_an_isolate_that_was_told_to_stop_never_gets_another_activity():
-    """Its SIGTERM may still be on the way, and would hit somebody else."""
+    """Its SIGTERM may still be on the way, and would hit another activity."""
     async with pool(limit=1) as it:
         run = it.start()
         peer = it.open(1)
@@ -201,7 +201,7 @@ async def test_what_was_cancelled_while_it_waited_needs_no_isolate():
         (b"{" * 100_000, "was killed"),
     ],
 )
-async def test_a17_garbage_costs_its_isolate_and_its_activity_and_nobody_else(data, words):
+async def test_a17_garbage_costs_only_its_isolate_and_its_activity(data, words):
     async with pool() as it:
         runs = [it.start(), it.start()]
         peers = [it.open(1), it.open(2)]
@@ -219,7 +219,7 @@ async def test_a17_garbage_costs_its_isolate_and_its_activity_and_nobody_else(da
 
 @pytest.mark.parametrize("output", [b"nonsense", b"[1]", b'{"a":', b"", b"{} {}"])
 async def test_a17_an_output_that_is_no_object_is_garbage_too(output):
-    """It would be spliced into what the engine is told."""
+    """It would be spliced into the report to the engine."""
     async with pool() as it:
         run = it.start()
         peer = it.open(1)
@@ -369,7 +369,7 @@ async def test_one_that_cannot_be_made_fails_one_activity_and_the_next_one_is_tr
         assert second.phase is Phase.RUNNING
 
 
-async def test_nobody_to_ask_is_the_same():
+async def test_a_supervisor_that_is_gone_fails_the_activity():
     async with pool() as it:
         it.host.is_gone = True
         assert "the supervisor is gone" in (await done(it.start())).message
@@ -398,7 +398,7 @@ async def test_one_that_is_not_ready_in_time_is_killed():
 
 
 async def test_one_that_is_ready_too_late_gets_no_work_since_its_kill_is_on_the_way():
-    """Whatever began in it would die, though it has done nothing wrong."""
+    """An activity that began in it would be killed with it."""
     heard: list[int] = []
     async with pool(limit=1, boot_timeout_s=0.01, token_refused=heard.append) as it:
         run = it.start()
@@ -410,8 +410,8 @@ async def test_one_that_is_ready_too_late_gets_no_work_since_its_kill_is_on_the_
         assert (await done(run)).code == "WORKER_CRASHED"
 
 
-async def test_what_ends_while_its_isolate_is_killed_for_its_memory_leaves_that_to_nobody(monkeypatch):
-    """The kill is on the way: the next activity would die of it, with the words about this one."""
+async def test_an_isolate_that_is_killed_for_its_memory_gets_no_other_activity(monkeypatch):
+    """The kill is on the way: the next activity would die of it, with the reason of this one."""
     monkeypatch.setattr("flowherd.isolates.isolate.resident_bytes", lambda _: 500 << 20)
     monkeypatch.setattr("flowherd.isolates.isolate.LOOK_EVERY_S", 0.01)
     async with pool(limit=1, max_memory_mb=300) as it:
@@ -480,8 +480,8 @@ async def test_lines_belong_to_the_activity_that_printed_them(caplog):
         ]
 
 
-async def test_nobody_waits_any_more_and_so_nothing_is_made():
-    """Else an app that does not start in an isolate would have one made for nobody after each failure."""
+async def test_no_isolate_is_made_once_no_attempt_waits():
+    """Otherwise an app that does not start in an isolate would need a useless isolate after each failure."""
     async with pool(limit=2) as it:
         run = it.start()
         it.end(1, 0, "no memory")
@@ -491,7 +491,7 @@ async def test_nobody_waits_any_more_and_so_nothing_is_made():
 
 @virtual_time
 async def test_n4_an_isolate_that_is_frozen_while_it_boots_is_not_late():
-    """N4: its worker was frozen along with it, and gives it the rest of its time."""
+    """N4: its worker was frozen, too, and gives it the rest of its time."""
     async with pool(boot_timeout_s=30.0) as it:
         it.start()
         await asyncio.sleep(1.0)
@@ -503,7 +503,7 @@ async def test_n4_an_isolate_that_is_frozen_while_it_boots_is_not_late():
 
 
 async def test_n15_one_that_prints_for_ever_is_killed_a_second_after_its_activity():
-    """Whatever it is that prints: the place is free at once, for a fresh one."""
+    """Whatever prints: the slot is free at once, for a fresh isolate."""
     async with pool(limit=1) as it:
         first, second = it.start(), it.start()
         peer = it.open(1)

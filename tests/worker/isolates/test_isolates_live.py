@@ -211,8 +211,10 @@ async def test_a_lost_lease_is_lost_at_once_and_the_handler_knows(forker, tmp_pa
         assert mark.read_text() == "LeaseLost lease_lost"
 
 
-async def test_a17_whoever_hears_nothing_is_killed_after_its_grace_and_its_slot_is_free_then(forker, caplog):
-    """One swallows its cancellation, the other one is stopped and hears nothing at all."""
+async def test_a17_a_handler_that_ignores_its_stop_is_killed_after_its_grace_and_frees_its_slot(
+    forker, caplog
+):
+    """One swallows its cancellation, the other is stopped by SIGSTOP."""
     async with workplace(forker, cancel_grace_s=0.2, concurrency=1) as place:
         run = place.start("wait_sync", {"stubborn": 1})
         await begun(place, caplog)
@@ -256,7 +258,7 @@ async def test_n4_a_stop_reaches_a_handler_whose_thread_has_not_yet_run_after_a_
         with computing_on_the_cpu_of(isolate):
             os.kill(isolate, signal.SIGSTOP)
             run.cancel(CancelReason.TIMEOUT)
-            while process_state(program) != "Z":  # until `Stop` has been heard
+            while process_state(program) != "Z":  # until `Stop` has been received
                 os.kill(isolate, signal.SIGCONT)
                 os.kill(isolate, signal.SIGSTOP)
         os.kill(isolate, signal.SIGCONT)
@@ -267,7 +269,7 @@ async def test_n4_a_stop_reaches_a_handler_whose_thread_has_not_yet_run_after_a_
 
 @pytest.mark.parametrize("name", ["wait_sync", "wait_async"])
 async def test_n4_a_stop_that_is_read_together_with_its_activity_ends_it(forker, name):
-    """N4: both come while the isolate is frozen; the handler has not begun when it is told to stop."""
+    """N4: both arrive while the isolate is frozen; the handler has not begun when it is stopped."""
     async with workplace(forker, concurrency=1) as place:
         await place.outcome("whoami")
         await place.until(lambda: "1 idle" in repr(place.isolates))
@@ -299,7 +301,7 @@ def computing_on_the_cpu_of(pid: int) -> Iterator[None]:
 
 
 async def test_a17_a_flood_of_lines_neither_blocks_the_loop_nor_grows(forker, caplog):
-    """It waits for its share; what runs beside it hardly notices."""
+    """It waits for its share; others are hardly affected."""
     caplog.set_level("INFO")
     async with workplace(forker) as place:
         loop = asyncio.get_running_loop()
@@ -311,7 +313,7 @@ async def test_a17_a_flood_of_lines_neither_blocks_the_loop_nor_grows(forker, ca
         lines = sum(record.getMessage() == "activity_stdout" for record in caplog.records)
         shares = (loop.time() - since) / (MOST_LINES * LINE_S)
         assert MOST_LINES <= lines <= MOST_LINES * (shares + 3)
-        assert turns >= 10  # of a hundred: the loop was nobody's alone
+        assert turns >= 10  # of a hundred: the loop was shared
 
 
 async def test_a18_outputs_up_to_the_limit_come_whole_and_larger_ones_are_refused(forker):
@@ -465,7 +467,7 @@ async def test_the_end_of_a_program_and_a_thaw_interrupt_no_handler(forker):
 
 
 async def test_a_client_is_made_at_first_use(forker):
-    """An isolate for what computes has no need of one."""
+    """An isolate that only computes needs none."""
     async with workplace(forker) as place:
         threads = output_of(await place.outcome("threads"))
         assert threads == {"result": ["MainThread", "worker"]}

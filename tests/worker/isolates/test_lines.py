@@ -1,4 +1,4 @@
-"""What a process prints, as lines of the log: bounded in length, number and time (faults.md A17)."""
+"""Output of a process as lines of the log: bounded in length, number and time (faults.md A17)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_lines_are_said_as_they_end_and_the_last_one_at_the_end():
 
 @virtual_time
 @pytest.mark.parametrize("holds", [True, False])
-async def test_what_is_in_the_pipe_of_a_process_that_has_ended_is_logged_whoever_holds_it(holds):
+async def test_output_in_the_pipe_of_an_ended_process_is_logged_even_if_others_hold_it(holds):
     """It is read at once, so that the pipe can be closed, and logged at the pace of everything else."""
     async with pipe() as it:
         it.lines.expect("12ab")
@@ -98,7 +98,7 @@ async def test_a_line_without_an_end_is_cut_and_never_kept_whole():
 @virtual_time
 @pytest.mark.parametrize("line", [b"\n", b"a\n"])
 async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing(line):
-    """At most so many lines in one turn of the loop, then a pause; blank ones cost theirs too."""
+    """A limited number of lines in one turn of the loop, then a pause; blank ones count, too."""
     async with pipe() as it:
         loop, count = asyncio.get_running_loop(), 20 * MOST_LINES
         begun, most, before = loop.time(), 0, 0
@@ -113,8 +113,8 @@ async def test_a_flood_leaves_the_loop_to_others_and_loses_nothing(line):
 
 
 @virtual_time
-async def test_whoever_prints_more_than_is_logged_fills_its_pipe_and_waits():
-    """What is kept here is one piece of what was read, and no more."""
+async def test_a_process_that_prints_more_than_is_logged_fills_its_pipe_and_waits():
+    """Only one piece of what was read is kept here."""
     async with pipe() as it:
         os.write(it.writing, b"a\n" * (CHUNK_BYTES - 1))
         while not it.said:  # noqa: ASYNC110 - the loop reads by itself

@@ -1,4 +1,4 @@
-"""What becomes of an attempt is the same wherever its handler runs: on the loop, in a thread, in an isolate."""
+"""The result of an attempt is the same wherever its handler runs: on the loop, in a thread, in an isolate."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def forker() -> Iterator[Fork]:
 
 
 class Spans:
-    """`Tracing` that remembers what it is told of each attempt."""
+    """`Tracing` that stores its calls for each attempt."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
@@ -116,7 +116,7 @@ async def places(fork: Fork, url: str, folder: Path, **settings: Any) -> AsyncIt
 
 
 def seen(outcome: Any) -> tuple[Any, ...]:
-    """All that the engine would be told."""
+    """Returns all reports to the engine."""
     if isinstance(outcome, Completed):
         return "completed", bytes(outcome.output), outcome.cost_usd, sorted(map(repr, outcome.usage))
     assert isinstance(outcome, Failed), outcome
@@ -255,7 +255,7 @@ async def test_streams_are_the_same(forker: Fork, tmp_path: Path, kind: str, the
 
 @pytest.mark.parametrize("reason", ["limit", *CancelReason])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_stop_is_the_same_and_tells_what_was_spent(
+async def test_a_stop_is_the_same_and_reports_the_costs(
     forker: Fork, tmp_path: Path, kind: str, reason: str | CancelReason
 ) -> None:
     found = {}

@@ -1,4 +1,4 @@
-"""Beats come first: nothing that concerns another activity makes one later than its lease allows."""
+"""Heartbeats come first: no other activity makes one later than its lease allows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAKEN = Answer(Verdict.ACCEPTED)
 
 
 class Beaten(FakeEngine):
-    """Answers each activity's heartbeats in a way of its own; notes when each lease was renewed.
+    """An engine with its own reply to each activity's heartbeats; records each renewal.
 
     Attributes:
         tries: heartbeats so far, by activity.
@@ -38,7 +38,7 @@ class Beaten(FakeEngine):
         self.tries: Counter[str] = Counter()
 
     async def heartbeat(self, activity_id: str, worker_id: str, deadline_s: float) -> Answer:
-        """Meets an error, or waits for so many seconds, as long as the caller does."""
+        """Raises an error, or waits the given seconds, at most as long as the caller."""
         self.tries[activity_id] += 1
         met = self.meets(activity_id)
         if isinstance(met, EngineError):
@@ -114,7 +114,7 @@ async def test_n5_an_error_on_one_beat_delays_that_beat_by_a_third_of_its_lease_
 
 
 @virtual_time
-async def test_beats_that_nobody_answers_do_not_starve_those_that_are_answered() -> None:
+async def test_unanswered_heartbeats_do_not_delay_answered_ones() -> None:
     """200 rows of the engine are locked, those of long leases too; 200 others meet an error now and then."""
 
     def met(activity_id: str) -> EngineError | float:

@@ -1,4 +1,4 @@
-"""An operator ends one activity: the engine is told, then its worker; a fake engine and a real ledger."""
+"""An operator cancels one activity: first at the engine, then at its worker; a fake engine, a real ledger."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Host:
     [(False, "resize a-1 has failed for good (CANCELLED)"), (True, "resize a-1 goes back to the engine")],
 )
 async def test_the_engine_is_told_and_then_the_worker(*, requeue: bool, said: str) -> None:
-    """In this order: a worker that stops first would leave the lease to lapse."""
+    """In this order, since a worker that stops first would let the lease lapse."""
     host = Host()
     with capture_logs() as logs:
         assert (await host.cancel(requeue=requeue)).startswith(said)
@@ -95,7 +95,7 @@ async def test_what_the_engine_does_not_take_is_not_stopped(step: Answer | Excep
     assert (host.standing, host.woken) == (Standing.UNKNOWN, [])
 
 
-async def test_what_is_somebody_elses_already_is_stopped_here() -> None:
+async def test_an_activity_claimed_by_another_worker_is_stopped_here() -> None:
     """Also the second try after an answer that was lost."""
     host = Host()
     host.engine.script("fail", Answer(Verdict.GONE, "already completed"))
@@ -106,7 +106,7 @@ async def test_what_is_somebody_elses_already_is_stopped_here() -> None:
 
 
 async def test_an_activity_that_is_not_held_or_has_a_result_is_refused() -> None:
-    """A result that is on its way is worth more than the order."""
+    """A result that is being delivered takes precedence."""
     host = Host()
     with pytest.raises(NotCancelled, match="no process of this host holds an activity a-2"):
         await host.cancel("a-2")

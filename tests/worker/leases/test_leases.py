@@ -1,4 +1,4 @@
-"""Heartbeats: when they go out, what their answers mean, and what they survive."""
+"""Heartbeats: their times, the meaning of replies, and faults."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_no_beat_waits_for_a_scan_that_comes_after_it_is_due() -> None:
 
 @virtual_time
 async def test_intervals_are_jittered() -> None:
-    """Leases claimed together must not beat together for ever."""
+    """Leases claimed together must not get their heartbeats together permanently."""
     host = LeasedHost()
     for number in range(100):
         host.claim(activity_id=f"a-{number}")
@@ -115,7 +115,7 @@ async def test_a_beat_carries_the_worker_id_of_the_record_and_its_answer_the_tim
 @pytest.mark.parametrize("verdict", [Verdict.GONE, Verdict.UNKNOWN])
 @virtual_time
 async def test_a_lost_lease_is_judged_rung_counted_and_said_once(verdict: Verdict) -> None:
-    """Faults E12: 409 (and 404) mean stop; beating on would only disturb whoever holds it now."""
+    """Faults E12: 409 and 404 mean stop; further heartbeats would disturb the new holder."""
     host = LeasedHost()
     index, sequence = host.claim()
     host.engine.script("heartbeat", Answer(verdict, "claimed by different worker"))
@@ -305,7 +305,7 @@ async def test_the_keepers_tick_is_fresh_even_while_calls_hang() -> None:
 
 @virtual_time
 async def test_the_keeper_rests_while_nothing_is_held_and_says_until_when() -> None:
-    """An idle host should cost next to nothing, and nobody may take a rest for a keeper that is late."""
+    """An idle host should cost next to nothing, and a resting keeper must not look late."""
     host = LeasedHost()
     index, _ = host.claim()
     await asyncio.sleep(1.0)
@@ -332,7 +332,7 @@ async def test_a_claim_ends_the_rest(lease_s: float) -> None:
 
 
 @virtual_time
-async def test_a_claim_that_nobody_tells_of_is_seen_when_the_rest_is_over() -> None:
+async def test_a_claim_without_a_wakeup_is_seen_at_the_end_of_the_rest() -> None:
     """Its worker may have been killed between the two."""
     host = LeasedHost()
     await asyncio.sleep(10.1)
@@ -343,7 +343,7 @@ async def test_a_claim_that_nobody_tells_of_is_seen_when_the_rest_is_over() -> N
 
 @virtual_time
 async def test_a_claim_that_comes_while_the_keeper_goes_to_rest_is_seen() -> None:
-    """Its worker looked before the rest was announced, and so has woken nobody."""
+    """Its worker looked before the rest was announced, and so has not woken the keeper."""
     host = LeasedHost(ledger=Overtaken(processes=1, records=200))
     await asyncio.sleep(10.1)
     host.ledger.overtake = lambda: host.writer.claim("between", "w-1", "resize", now=now(), lease_s=1.0)

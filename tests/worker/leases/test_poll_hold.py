@@ -1,4 +1,4 @@
-"""After an outage nobody polls what another process of the host still holds (faults.md N6)."""
+"""After an outage no process polls what another one of the host still holds (faults.md N6)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def test_a_lease_is_in_doubt_when_two_thirds_of_it_have_passed_without_an_answer() -> None:
-    """Shorter leases than 2 s lapse between two scans: they keep nobody from polling."""
+    """Leases under 2 s lapse between two scans and do not stop polls."""
     assert unconfirmed([(3.0, 100.0)], 102.0) == 0
     assert unconfirmed([(3.0, 100.0)], 102.1) == 1
     assert unconfirmed([(3.0, 100.0), (60.0, 100.0), (1.9, 0.0), (2.0, 0.0)], 102.1) == 2
@@ -62,7 +62,7 @@ def test_polls_wait_while_a_lease_is_in_doubt() -> None:
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_late_keeper_is_waited_for_while_this_process_looks_20_times(count: int) -> None:
-    """N4: who has stood still as well must not judge it; one that is frozen or gone decides nothing for long."""
+    """N4: a process that was frozen, too, must not judge it; a frozen or dead keeper does not stop polls for long."""
     ledger = Ledger(processes=1, records=4)
     hold = PollHold(ledger)
     ledger.tick(100.0)
@@ -111,7 +111,7 @@ async def test_polls_wait_for_a_lease_that_nothing_answers_and_go_on_when_someth
 @pytest.mark.parametrize("is_engines", [True, False])
 @virtual_time
 async def test_an_error_of_the_engine_is_an_answer_and_one_of_a_proxy_is_none(*, is_engines: bool) -> None:
-    """A beat that always gets 500 keeps nobody from polling; a proxy says 502 while the engine is away."""
+    """A heartbeat that always gets 500 does not stop polls; a proxy replies 502 while the engine is away."""
     host = Doubted(failing(EngineUnavailable("status 500"), is_engines=is_engines))
     most = 0
     for _ in range(100):
@@ -169,7 +169,7 @@ class _Row:
 
 
 class Leasing(FakeEngine):
-    """An engine with leases of 3 s: a beat renews what nobody has taken.
+    """An engine with leases of 3 s: a heartbeat renews a lapsed lease that was not taken.
 
     Attributes:
         away_until: from then on it is back as soon as a worker calls: the keeper finds out after it.
@@ -307,7 +307,7 @@ async def test_without_the_rule_most_of_these_outages_make_something_run_twice()
 @pytest.mark.parametrize("seed", range(20))
 @virtual_time
 async def test_nothing_runs_twice_after_everything_has_stood_still(seed: int) -> None:
-    """N4, N6: for longer than a lease; who wakes first must not poll before leases are renewed.
+    """N4, N6: for longer than a lease; the first process to wake must not poll before leases are renewed.
 
     A poll that is under way already cannot be called back.
     """
@@ -326,7 +326,7 @@ async def test_nothing_runs_twice_after_everything_has_stood_still(seed: int) ->
 
 
 @virtual_time
-async def test_an_output_that_is_never_taken_keeps_nobody_from_polling() -> None:
+async def test_an_output_that_is_never_taken_does_not_stop_polls() -> None:
     """It always gets 500, and its lease is renewed as all others are."""
     engine = Leasing()
     engine.refuses.add("never")

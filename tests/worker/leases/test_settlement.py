@@ -1,4 +1,4 @@
-"""Settlement: what an ended process held is given back or delivered; its segment is freed last."""
+"""Settlement: records of an ended process are requeued or delivered; its segment is freed last."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_each_record_is_settled_by_its_state() -> None:
 
 @virtual_time
 async def test_the_last_happenings_of_a_dead_process_are_in_the_history_of_the_host() -> None:
-    """With the words that the engine was told; another keeper finds them there."""
+    """With the messages sent to the engine; another keeper finds them there."""
     dead = DeadWorker("claimed", "running", "kept")
     index, sequence = dead.writer.claim(
         "ended", "w-1", "resize", now=now(), lease_s=60.0, workflow_id="flow-1"
@@ -382,7 +382,7 @@ async def test_what_is_settled_is_said_in_one_line_with_its_id_and_cause() -> No
 
 @virtual_time
 async def test_what_died_in_an_isolate_says_how_long_it_ran_and_not_the_pid_of_its_worker() -> None:
-    """That one lives: who reads its pid beside a crash looks for the wrong process."""
+    """The worker lives, so its pid beside a crash would mislead."""
     dead = DeadWorker("isolated", "claimed")
     await asyncio.sleep(3.0)
     dead.writer.crashed(0, "its isolate was killed by SIGSEGV")
@@ -413,7 +413,7 @@ async def test_a_crash_that_used_up_the_last_attempt_is_an_error() -> None:
 
 @virtual_time
 async def test_what_a_dead_process_held_counts_as_seen_by_this_host() -> None:
-    """Whoever is given it next says so; what was being reported is counted by its worker."""
+    """The next attempt counts it; an attempt that was reporting is counted by its worker."""
     dead = DeadWorker("running", "kept")
     dead.end()
     await dead.keeper.all_settled()
@@ -431,7 +431,7 @@ async def test_what_a_dead_process_held_counts_as_seen_by_this_host() -> None:
     ],
 )
 @virtual_time
-async def test_the_outcome_of_a_settlement_is_one_of_a_few_words(
+async def test_the_outcome_of_a_settlement_is_from_a_closed_list(
     state: str, verdict: Verdict, outcome: str
 ) -> None:
     """Alerts and scripts read them."""
@@ -488,8 +488,8 @@ async def test_a_process_of_several_segments_is_settled_when_all_of_them_have_en
 
 @virtual_time
 @pytest.mark.parametrize("beside", [True, False])
-async def test_who_died_beside_another_thread_did_not_die_alone(*, beside: bool) -> None:
-    """A poison is named by a death alone in its process, whatever thread it ran in."""
+async def test_a_death_beside_another_thread_was_not_alone(*, beside: bool) -> None:
+    """A poison is identified by a death alone in its process, whatever thread it ran in."""
     dead = DeadThreads(*(["running"] if beside else []))
     for sequence in (1, 2):
         dead.ledger.crash_history.charge("b-1", "died", sequence)
@@ -501,7 +501,7 @@ async def test_who_died_beside_another_thread_did_not_die_alone(*, beside: bool)
 
 @virtual_time
 async def test_the_one_that_hung_the_process_is_named_to_those_in_its_other_threads() -> None:
-    """The guilty one has timed out, what ran beside it has lost its process."""
+    """The one that hung has timed out, the others have lost their process."""
     dead = DeadThreads("running")
     for segment in (dead.segment, dead.other):
         segment.put(Cell.GUILTY, dead.other_sequence)

@@ -1,4 +1,4 @@
-"""The history of ended attempts: bounded, whole, and nobody's to lose, neither a crash's nor a new keeper's."""
+"""The history of ended attempts: bounded, whole, and kept through crashes and new keepers."""
 
 from __future__ import annotations
 

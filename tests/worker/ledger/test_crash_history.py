@@ -1,4 +1,4 @@
-"""Who has died with whom: the table that lets a second death name its culprit."""
+"""The crash history: activities that ran in crashed processes, so that a second crash names its cause."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_oldest_entry_makes_room() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 600, 5000])
 def test_a_host_remembers_twice_as_many_suspects_as_it_runs(concurrency: int) -> None:
-    """N13: two crashes of everything, one after the other, push nobody out."""
+    """N13: two crashes of everything, one after the other, push out no entry."""
     crash_history = Ledger(processes=64, records=records_needed(concurrency, 10)).crash_history
     for number in range(2 * concurrency):
         crash_history.charge(f"a-{number}", "died", number + 1)

@@ -1,4 +1,4 @@
-"""How often this host has been given an activity: counted without a number from the engine, over all its processes."""
+"""The number of times this host has claimed an activity, counted over all its processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def table(rows: int = 3) -> SeenCounts:
 
 
 def test_every_process_reads_what_the_others_and_the_keeper_have_counted() -> None:
-    """A retry goes to whichever process asks first."""
+    """A retry goes to the first process that polls."""
     ledger = Ledger(processes=2, records=8)
     ledger.seen.of(0).add("a-1")
     ledger.seen.of(0).add("a-1")

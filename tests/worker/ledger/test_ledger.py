@@ -116,7 +116,7 @@ def test_a_reader_in_another_process_never_sees_a_mixture_of_two_records() -> No
                 assert (record.started_at, record.limit_s) == (3 * n, 4 * n)
 
 
-def test_what_a_killed_process_held_is_read_by_those_who_outlive_it() -> None:
+def test_records_of_a_killed_process_can_be_read_by_the_others() -> None:
     """Faults C3, C4: a record is written before the handler starts and needs no goodbye."""
     ledger = Ledger(processes=1, records=4)
     segment = open_segment(ledger)
@@ -154,7 +154,7 @@ def test_identifiers_longer_than_a_record_are_refused_without_losing_a_place(wri
 
 @pytest.mark.parametrize("name", ["n" * 5000, "ü" * 3000, "", "\ud800 alone", "a\u0000b\n"])
 def test_any_activity_name_fits(segment: Segment, writer: RecordWriter, name: str) -> None:
-    """Names come from definitions: their length and characters are nobody's promise."""
+    """Names come from definitions, with any length and characters."""
     index, _ = claim(writer, name)
     record = segment.record(index)
     assert record is not None
@@ -251,7 +251,7 @@ def test_a_verdict_counts_for_the_sequence_it_was_written_with_alone(
 def test_a_late_verdict_about_the_record_before_does_not_hit_its_successor(
     segment: Segment, writer: RecordWriter
 ) -> None:
-    """The keeper's answer may come after the place was given to somebody else."""
+    """The keeper's verdict may come after the place was reused."""
     index, _ = claim(writer)
     old = segment.record(index)
     assert old is not None

@@ -120,7 +120,7 @@ def test_there_are_segments_for_an_old_and_a_new_incarnation_of_each_process_and
     ]
 
 
-def test_a_host_is_at_rest_while_nobody_holds_a_record_or_waits_to_be_settled(ledger: Ledger) -> None:
+def test_a_host_is_at_rest_without_held_and_unsettled_records(ledger: Ledger) -> None:
     """The keeper may sleep then, so nothing that it has to look after may escape this."""
     found = {"all are free": ledger.segments.are_at_rest}
     RecordWriter(open_segment(ledger))

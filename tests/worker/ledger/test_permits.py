@@ -1,4 +1,4 @@
-"""`max_concurrent` counts over all processes of a host: never too many, each in its turn, and the dead hold none."""
+"""`max_concurrent` counts over all processes of a host: never too many, in turn, none held by dead ones."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ async def test_each_process_has_its_turn_however_much_a_sibling_has_waiting() ->
 
 
 @virtual_time
-async def test_who_comes_later_does_not_go_first() -> None:
-    """A new attempt lets a sibling's go first that has waited."""
+async def test_a_later_attempt_does_not_overtake() -> None:
+    """A new attempt lets a waiting one of a sibling go first."""
     host = Host(processes=3, limit=1)
     first = host.start(0)
     await asyncio.sleep(0.5)
@@ -148,7 +148,7 @@ async def test_who_comes_later_does_not_go_first() -> None:
 
 @virtual_time
 async def test_a_process_that_dies_has_given_back_its_permits() -> None:
-    """Nobody rings for it: those that wait try again by themselves, soon."""
+    """There is no wakeup for it; waiting processes retry by themselves soon."""
     host = Host(processes=2, limit=1)
     host.start(0, seconds=1000.0)
     waiting = host.start(1)
@@ -178,7 +178,7 @@ async def test_a_sibling_that_was_rung_and_does_not_come_costs_a_moment() -> Non
 
 
 @virtual_time
-async def test_an_attempt_that_is_cancelled_while_it_waits_holds_nobody_up() -> None:
+async def test_an_attempt_that_is_cancelled_while_it_waits_delays_no_other() -> None:
     host = Host(processes=2, limit=1)
     host.start(0)
     cancelled = host.start(1)
@@ -207,7 +207,7 @@ async def test_while_incarnations_with_two_limits_run_the_larger_one_holds() -> 
 def test_in_any_history_there_are_never_too_many_and_all_have_their_turn(
     seed: int, limit: int, processes: int
 ) -> None:
-    """Attempts of random length come and are cancelled at random times, some processes hear no wakeup."""
+    """Attempts of random length come and are cancelled at random times; some processes get no wakeup."""
     rng = random.Random(seed)
 
     @virtual_time

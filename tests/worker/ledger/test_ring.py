@@ -123,7 +123,7 @@ def test_the_memory_of_a_ring_is_fixed() -> None:
 
 
 class Overtaken:
-    """A map whose writer writes while somebody reads: the first bytes are older than the others."""
+    """A map whose writer writes during a read: the first bytes are older than the others."""
 
     def __init__(self, own: Ring, fresh: list[int]) -> None:
         self._own, self._map, self._fresh = own, own._map, fresh

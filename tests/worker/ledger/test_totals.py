@@ -69,7 +69,7 @@ class Keeper:
 
 @pytest.mark.parametrize("store", range(STORES))
 def test_a_keeper_that_dies_at_any_store_lowers_no_sum_and_repeats_one_counter_at_most(store: int) -> None:
-    """A counter that falls is a reset to whoever takes its rate; one that is off is no fault worth a transaction."""
+    """A decreasing counter looks like a reset; being off by one is not worth a transaction."""
     keeper = Keeper()
     keeper.segment.end(Cause.CRASH)
     before = keeper.counted()

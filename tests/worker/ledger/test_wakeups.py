@@ -21,7 +21,7 @@ def rings(fd: int) -> bool:
     return bool(select.select([fd], [], [], 0)[0])
 
 
-def test_a_ring_reaches_the_one_it_is_for_and_nobody_else(wakeups: Wakeups) -> None:
+def test_a_wakeup_reaches_only_its_receiver(wakeups: Wakeups) -> None:
     wakeups.wake(1)
     assert [rings(wakeups.of(number)) for number in range(3)] == [False, True, False]
     assert not rings(wakeups.keeper)
@@ -29,7 +29,7 @@ def test_a_ring_reaches_the_one_it_is_for_and_nobody_else(wakeups: Wakeups) -> N
     assert rings(wakeups.keeper)
 
 
-def test_many_rings_before_somebody_looks_are_one(wakeups: Wakeups) -> None:
+def test_many_wakeups_before_a_look_are_one(wakeups: Wakeups) -> None:
     for _ in range(5):
         wakeups.wake(0)
     wakeups.clear(wakeups.of(0))
@@ -52,7 +52,7 @@ def test_programs_that_handlers_start_do_not_inherit_the_wakeups(wakeups: Wakeup
     assert not any(os.get_inheritable(fd) for fd in wakeups.fds)
 
 
-def test_a_forked_process_hears_the_same_wakeup(wakeups: Wakeups) -> None:
+def test_a_forked_process_gets_the_same_wakeup(wakeups: Wakeups) -> None:
     pid = os.fork()
     if not pid:
         wakeups.wake(0)

@@ -1,4 +1,4 @@
-"""Links: whole messages, descriptors with the message that names them, and an end that nobody can miss."""
+"""Links: whole messages, descriptors with their message, and a reliable end."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_a_descriptor_comes_with_the_message_that_names_it(ends: tuple[Link, Lin
     assert right.receive() == (encode(Quiet()), [])
 
 
-def test_a_silent_link_that_does_not_wait_says_nothing(ends: tuple[Link, Link]) -> None:
+def test_a_nonblocking_read_of_a_silent_link_returns_nothing(ends: tuple[Link, Link]) -> None:
     _, right = ends
     right.set_blocking(blocking=False)
     assert right.receive() is None
 
 
-def test_the_end_of_the_other_process_is_heard_after_its_last_word(ends: tuple[Link, Link]) -> None:
+def test_the_end_of_the_other_process_comes_after_its_last_message(ends: tuple[Link, Link]) -> None:
     """Faults P1: end of file means that the other process has ended."""
     left, right = ends
     left.send(Quiet())
@@ -79,7 +79,7 @@ def test_a_killed_process_closes_its_end(ends: tuple[Link, Link]) -> None:
         right.receive()
 
 
-def test_sending_to_nobody_is_the_end_of_the_link(ends: tuple[Link, Link]) -> None:
+def test_sending_without_a_receiver_is_the_end_of_the_link(ends: tuple[Link, Link]) -> None:
     left, right = ends
     right.close()
     with pytest.raises(LinkClosed):

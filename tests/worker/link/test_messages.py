@@ -64,14 +64,14 @@ def test_what_goes_down_arrives_as_it_was(message: Message) -> None:
     "data", [b"", b"{}", b'{"type":"Explode"}', b"[]", encode(UP[0]), b'{"type":"Drain"}']
 )
 def test_what_is_no_order_is_refused(data: bytes) -> None:
-    """Also what only a child may say."""
+    """Also a message that only a child may send."""
     with pytest.raises(msgspec.DecodeError):
         decode_downward(data)
 
 
 @pytest.mark.parametrize("data", [b'{"type":"Read\xcf"}', b'{"type":"\xff"}', b'{"type":' + b"[" * 5000])
 def test_bytes_that_are_no_text_are_refused_like_anything_else(data: bytes) -> None:
-    """A child's scribbling must not raise in the supervisor what nobody there expects."""
+    """A child's garbage must not raise an unexpected exception in the supervisor."""
     for decode in (decode_upward, decode_downward):
         with pytest.raises(msgspec.DecodeError):
             decode(data)
@@ -103,7 +103,7 @@ def test_an_app_of_thousands_of_activities_can_say_that_it_is_ready() -> None:
 
 
 def test_what_thousands_of_activities_take_is_said_as_far_as_it_fits() -> None:
-    """Nobody who asks for the rest is told anything wrong: an activity that is not there is unknown."""
+    """The rest is missing, not wrong: an activity that is not in it is unknown."""
     takes = {
         f"activity-{number}": [f"parameter-{number}-{one}" for one in range(20)] for number in range(5000)
     }
@@ -115,7 +115,7 @@ def test_what_thousands_of_activities_take_is_said_as_far_as_it_fits() -> None:
     assert serves("py", {"any": None}).takes == {"any": None}
 
 
-def test_thousands_of_undelivered_results_do_not_keep_the_last_word_from_being_said() -> None:
+def test_thousands_of_undelivered_results_fit_into_the_last_message() -> None:
     sent = stopped(7, [f"0193a1b2-0000-7000-8000-{number:012x}" for number in range(5000)])
     assert len(encode(sent)) <= MAX_BYTES
     assert sent.released == 7

@@ -1,4 +1,4 @@
-"""What an order to a process means to each of its workers, where they are threads."""
+"""Orders to a process, split over its workers that are threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_shares_are_even_and_nothing_is_lost(total: int, parts: int) -> None:
 
 @given(st.integers(0, MOST_WORKERS - 1))
 def test_two_workers_isolates_never_answer_for_each_other(worker: int) -> None:
-    """Each worker numbers its own from 1; 0 would be a worker to whoever forks."""
+    """Each worker numbers its own from 1, since 0 stands for a worker in a Fork."""
     keys = list(islice(keys_of(worker), 100))
     assert [whose_key(key) for key in keys] == [(worker, number) for number in range(1, 101)]
     assert min(keys) > 0
@@ -43,7 +43,7 @@ def test_two_workers_isolates_never_answer_for_each_other(worker: int) -> None:
         (Quiet(), [(0, Quiet()), (1, Quiet())]),
     ],
 )
-def test_slots_are_split_answers_go_to_whom_they_concern_and_the_rest_to_all(
+def test_slots_are_split_replies_go_to_their_worker_and_the_rest_to_all(
     order: Downward, parts: list[tuple[int, Downward]]
 ) -> None:
     """One link for all threads."""

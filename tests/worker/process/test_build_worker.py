@@ -1,4 +1,4 @@
-"""How a worker is wired to its host: what rings when; with a real ledger, real eventfds and a scripted engine."""
+"""A worker's connections to its host: wakeups, with a real ledger, real eventfds and a scripted engine."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_names_of_secrets_in_the_settings_reach_what_is_told_to_the_engine
 
 
 class Watched(Ledger):
-    """Says when somebody has asked three times whether polls have to wait."""
+    """Reports when `polls have to wait` has been checked three times."""
 
     looks = 0
 

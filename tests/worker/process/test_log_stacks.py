@@ -1,4 +1,4 @@
-"""What the log is told of tasks: where each of them waits, in the handler's own lines."""
+"""Tasks in the log: the line at which each of them waits."""
 
 from __future__ import annotations
 

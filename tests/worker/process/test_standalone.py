@@ -160,7 +160,7 @@ def test_a_lease_is_kept_while_handlers_work_longer_than_it(start: Callable[...,
 async def test_a_result_it_could_not_deliver_is_delivered_by_its_keeper_at_the_end(
     start: Callable[..., Solo],
 ) -> None:
-    """Faults C6: the result is kept in the ledger, whoever sends it."""
+    """Faults C6: the result is kept in the ledger until it is delivered."""
     async with scripted_engine() as server:
         server.script("poll", brings(item(1, "noop")))
         server.script("complete", *[Play(503, b"", {"retry-after": "60"})] * 2)

@@ -255,8 +255,8 @@ def _strangers(caplog):
         (_named, None, []),
     ],
 )
-def test_a_parameter_that_nobody_takes_is_named(handler, parameters, strangers, caplog):
-    """A typo in an optional parameter was silent; what the engine adds itself is nobody's typo (protocol.md §8.4)."""
+def test_a_parameter_that_the_handler_does_not_take_is_named(handler, parameters, strangers, caplog):
+    """A typo in an optional parameter was silent; parameters added by the engine are no typos (protocol.md §8.4)."""
     caplog.set_level(logging.WARNING)
     assert run_activity_sync(activity(name="work")(handler), parameters).output == {}
     assert _strangers(caplog) == strangers

@@ -84,7 +84,7 @@ def test_what_the_decorator_returns_itself_is_the_output():
 
 
 def test_a_decorator_that_does_not_say_what_it_wraps_still_completes_in_a_thread():
-    """Nobody can see through it: it is a plain def that happens to return a coroutine."""
+    """It cannot be detected: it is a plain def that returns a coroutine."""
 
     async def inner(ctx):
         await asyncio.sleep(0)

@@ -107,7 +107,7 @@ class Nulled(BaseModel):
 
 
 def test_a_serializer_of_the_users_may_write_null():
-    """Whoever says it means it."""
+    """The user's serializer is explicit."""
     assert json.loads(encode_output(Nulled())) == {"by_method": None, "by_type": None, "nothing": None}
 
 

@@ -52,7 +52,7 @@ def _down(depth: int) -> None:
 
 @pytest.mark.parametrize("kind", ["async", "def"])
 def test_a_traceback_begins_at_the_handler(kind: str) -> None:
-    """Frames of flowherd, of asyncio and of the SDK say nothing to whoever wrote the handler."""
+    """Frames of flowherd, asyncio and the SDK do not help the author of a handler."""
 
     @activity(name="a")
     async def on_loop() -> None:

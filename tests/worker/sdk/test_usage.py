@@ -1,4 +1,4 @@
-"""What an attempt has spent is sent whatever becomes of it, and of its process, and is never charged twice."""
+"""An attempt's costs are sent whatever happens to it and its process, and never charged twice."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_sum_without_a_price_that_finds_no_place_goes_to_the_largest_of_its_pr
 
 
 class Kept:
-    """A keeper that only remembers."""
+    """A usage page in memory."""
 
     room_for_sums = SUMS_BYTES
 
@@ -295,7 +295,7 @@ async def test_work_given_back_at_a_stop_tells_what_its_handler_has_spent() -> N
 
 @virtual_time
 async def test_what_an_attempt_has_spent_whose_lease_was_lost_is_named_in_the_log() -> None:
-    """Protocol, fact 13: nothing may be reported, so at least somebody can read it."""
+    """Protocol, fact 13: it cannot be reported, so the log has it."""
     table = Table()
     table.bring(an_activity())
     await table.rest()

@@ -1,4 +1,4 @@
-"""What settings may be, what becomes of them, and where secrets must not show."""
+"""Valid settings, their use, and places where secrets must not appear."""
 
 from __future__ import annotations
 
@@ -193,8 +193,8 @@ def test_a_secret_file_that_holds_none_is_named(folder: Path, content: bytes | N
 # What the host is made of
 
 
-def test_the_plan_and_the_worker_config_take_over_what_was_said() -> None:
-    """A setting that reaches nobody is worse than none."""
+def test_the_plan_and_the_worker_config_use_the_settings() -> None:
+    """Every setting must have its effect."""
     flags = {
         "processes": "3", "concurrency": "7", "graceful_timeout": "4", "boot_timeout": "5",
         "max_restarts": "6", "restart_window": "8", "poll_max": "9", "poll_interval": "11",

@@ -1,4 +1,4 @@
-"""Where settings come from, and what is said when they are wrong."""
+"""Sources of settings, and messages about wrong ones."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_every_setting_but_activities_has_a_variable_of_its_own(monkeypatch: pyt
     assert load({}).settings.poll_max == 7
 
 
-def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose files write `${X:-}`."""
     monkeypatch.setenv("KRUXIAFLOW_WORKER_PROCESSES", "")
     assert load({}).origins == {}
 
 
 def test_names_without_the_prefix_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`LOOP` and `ADMIN` belong to others; FLOWHERD_PROCESSES tells a handler its siblings."""
+    """`LOOP` and `ADMIN` belong to other programs; FLOWHERD_PROCESSES is for handlers."""
     for name in ("LOOP", "PROCESSES", "ADMIN", "FLOWHERD_PROCESSES", "FLOWHERD_LOOP", "WORKER"):
         monkeypatch.setenv(name, "99")
     assert load({}).origins == {}
@@ -163,7 +163,7 @@ def test_s12_a_wrong_value_names_its_flag_and_what_would_be_right(name: str, val
 
 @pytest.mark.parametrize("name", sorted({name for name, value, _ in WRONG if value}))
 def test_s12_a_wrong_value_names_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faults S12: not the flag, which nobody gave."""
+    """Faults S12: not the flag, which was not used."""
     wrong = next(value for other, value, _ in WRONG if other == name and value)
     monkeypatch.setenv(variable_of(name), wrong)
     said = refusal()
@@ -207,8 +207,8 @@ def test_a_file_that_is_no_text_or_no_table_is_named(folder: Path) -> None:
     assert refusal() == "pyproject.toml [tool.flowherd]: should be a table of settings"
 
 
-def test_all_wrong_values_are_said_at_once() -> None:
-    """Nobody wants to learn of them one by one."""
+def test_all_wrong_values_are_reported_at_once() -> None:
+    """So that all can be corrected at once."""
     assert len(refusal(processes="0", poll_max="0", loop="trio").splitlines()) == 3
 
 

@@ -172,7 +172,7 @@ async def test_a_success_is_no_error_and_says_so() -> None:
 async def test_a_handler_that_is_told_to_stop_has_an_event_and_the_reason_as_its_error(
     reason: CancelReason, event: str, code: str
 ) -> None:
-    """Why it ended is the first thing one asks of a span."""
+    """The span must have the reason of its end."""
     begun = asyncio.Event()
 
     @activity
@@ -191,7 +191,7 @@ async def test_a_handler_that_is_told_to_stop_has_an_event_and_the_reason_as_its
 
 
 async def test_what_still_runs_when_the_worker_ends_is_sent_as_given_back() -> None:
-    """Else a stubborn handler, the one that somebody will look for, had no span at all."""
+    """Otherwise a handler that does not end, which is looked for, would have no span."""
     begun, end = asyncio.Event(), asyncio.Event()
 
     @activity
@@ -215,7 +215,7 @@ async def test_what_still_runs_when_the_worker_ends_is_sent_as_given_back() -> N
     ("outcome", "code"), [(Died("was killed"), "PROCESS_DIED"), (Lost("gone"), "LEASE_LOST")]
 )
 async def test_other_ends_are_errors_too(outcome: Any, code: str) -> None:
-    """The death of an isolate, and a lease that is somebody else's."""
+    """The death of an isolate, and a lost lease."""
 
     @activity
     async def work() -> None: ...

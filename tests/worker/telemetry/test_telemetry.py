@@ -70,7 +70,7 @@ def test_an_endpoint_without_the_extra_names_the_remedy(name: str) -> None:
     assert "pip install 'flowherd[otel]'" in obstacle
 
 
-def test_nobody_looks_for_the_extra_where_nothing_is_asked_for() -> None:
+def test_the_extra_is_not_looked_for_without_telemetry_settings() -> None:
     """Looking means importing a part of it."""
 
     def look() -> bool:
@@ -141,7 +141,7 @@ assert not found, found
 
 @pytest.mark.parametrize("environ", [{}, {ENDPOINT: URL, "OTEL_SDK_DISABLED": "true"}])
 def test_off_is_not_imported_at_all(environ: dict[str, str]) -> None:
-    """It costs neither time nor memory where nobody has asked for it."""
+    """Unused telemetry costs neither time nor memory."""
     run(_OFF, **environ)
 
 

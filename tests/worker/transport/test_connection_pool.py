@@ -85,7 +85,7 @@ async def test_waiters_are_served_in_order_and_never_more_than_agreed(
     assert server.connections == 2
 
 
-async def test_a_turn_is_passed_on_by_whoever_is_cancelled_with_it(pool: HttpPool) -> None:
+async def test_a_turn_is_passed_on_by_a_cancelled_call(pool: HttpPool) -> None:
     held = [await used(pool), await used(pool)]
     leaver, stayer = (asyncio.create_task(pool.acquire()) for _ in range(2))
     await asyncio.sleep(0)
@@ -129,7 +129,7 @@ async def test_idle_connections_expire(server: ScriptedEngine, pool: HttpPool) -
     assert pool.take() is None
 
 
-async def test_a_closed_pool_refuses_those_who_wait_and_those_who_come(server: ScriptedEngine) -> None:
+async def test_a_closed_pool_refuses_waiting_and_new_calls(server: ScriptedEngine) -> None:
     pool = HttpPool(Origin.of(server.url), connections=1)
     held = await used(pool)
     waiting = asyncio.create_task(pool.acquire())
@@ -165,7 +165,7 @@ async def test_after_such_a_reply_the_connection_is_closed(
     assert server.connections == 2
 
 
-async def test_bytes_on_an_idle_connection_answer_nobody(
+async def test_bytes_on_an_idle_connection_answer_no_request(
     direct: DirectTransport, server: ScriptedEngine
 ) -> None:
     """Smuggling: they come before the request, even if the loop has yet to read them."""

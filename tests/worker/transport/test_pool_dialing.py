@@ -65,7 +65,7 @@ def run(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 @contextlib.contextmanager
 def black_hole(address: str, port: int) -> Iterator[None]:
-    """Somebody listens and takes no more: a connection is neither made nor refused."""
+    """A listener with a full backlog: connections are neither accepted nor refused."""
     with socket.socket() as listener, contextlib.ExitStack() as waiting:
         listener.bind((address, port))
         listener.listen(0)
@@ -131,7 +131,7 @@ def test_when_all_refuse_each_reason_is_said_and_nothing_was_sent(run) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_no_socket_is_left_by_who_loses_or_gives_up(run) -> None:
+def test_no_socket_is_left_by_a_losing_or_abandoned_attempt(run) -> None:
     """A dead address costs a socket for each connection otherwise, for as long as the kernel tries."""
 
     async def call() -> None:

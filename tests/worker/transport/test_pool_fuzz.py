@@ -1,4 +1,4 @@
-"""Connections of our own against what nobody thought of: generated replies, another parser, an evil server."""
+"""The connection pool against generated replies, another parser, and a malicious server."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_reply_in_good_order_is_read_as_it_was_meant(
 def test_a_spoilt_reply_never_means_something_else_to_us_than_to_another_parser(
     sent: tuple[bytes, int, bytes], cuts: list[int], place: int, put_in: bytes, taken_out: int
 ) -> None:
-    """Smuggling lives on two parsers that disagree: where h11 reads a whole reply too, it is the same one."""
+    """Smuggling needs two parsers that disagree: if h11 reads a whole reply, too, it is the same one."""
     at = place % (len(sent[0]) + 1)
     data = sent[0][:at] + put_in + sent[0][at + taken_out :]
     reader = fed(ReplyReader(), data, cuts)
@@ -173,7 +173,7 @@ TRICKS = ("fine", "fine", "cut", "reset", "spoilt", "large", "interim")
 
 
 class EvilServer:
-    """Answers each request with what it said itself, in any framing, and adds, cuts, delays or spoils at random."""
+    """Replies to each request with its own text, in any framing, and adds, cuts, delays or corrupts at random."""
 
     def __init__(self, seed: int, tricks: tuple[str, ...]) -> None:
         self.rng = random.Random(seed)

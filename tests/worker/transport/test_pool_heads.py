@@ -82,7 +82,7 @@ def test_what_one_connection_has_read_another_knows() -> None:
     "known", [PLAIN, EMPTY, CHUNKED, INTERIM], ids=["plain", "empty", "chunked", "interim"]
 )
 @pytest.mark.parametrize("raw", (OTHERS | MALFORMED).values(), ids=(OTHERS | MALFORMED).keys())
-def test_whoever_knows_a_head_reads_everything_else_as_whoever_knows_none(known: bytes, raw: bytes) -> None:
+def test_a_reader_with_a_known_head_reads_all_others_as_one_without(known: bytes, raw: bytes) -> None:
     """Smuggling: only the same bytes mean the same."""
     reader = reader_that_knows(known)
     reader.feed(raw)

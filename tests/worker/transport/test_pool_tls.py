@@ -1,4 +1,4 @@
-"""TLS on connections of our own: only to whom the certificate names, in time, by an authority that is known."""
+"""TLS in the connection pool: only with a valid name, in time, and from a known authority."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def carrying(url: str, tls: ssl.SSLContext) -> AsyncIterator[Transport]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_who_proves_to_be_the_engine_is_talked_to(host: str) -> None:
+async def test_a_server_with_a_valid_certificate_is_used(host: str) -> None:
     """And the connection is kept: a handshake costs more than a call."""
     async with serving(AUTHORITY.issue_cert(host), host) as engine:
         engine.script("complete", Play(200, b"x" * 500_000))
@@ -74,7 +74,7 @@ async def test_who_proves_to_be_the_engine_is_talked_to(host: str) -> None:
     ],
     ids=["unknown authority", "another host", "expired"],
 )
-async def test_who_does_not_is_sent_nothing_and_the_reason_named(
+async def test_a_server_with_a_wrong_certificate_is_sent_nothing_and_the_reason_named(
     certificate: Any, known: Any, words: str
 ) -> None:
     """Faults E24."""

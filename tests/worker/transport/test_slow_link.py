@@ -116,7 +116,7 @@ def test_a_large_output_over_a_slow_link_is_delivered_once_and_light_work_passes
 @pytest.mark.soak
 @pytest.mark.timeout(200)
 def test_forty_megabytes_over_half_a_megabyte_a_second(ways) -> None:
-    """N8, as it was asked for: with the deadlines and rates that everybody has."""
+    """N8, with the default deadlines and rates."""
     carrier, run = ways
 
     async def deliver() -> None:
@@ -163,7 +163,7 @@ def test_a_link_that_stands_still_ends_a_large_call_and_closes_the_circuit(ways)
 
 
 def test_a_call_slower_than_the_least_rate_ends_and_says_nothing_about_others(ways) -> None:
-    """N8: its own slowness closes no circuit; a byte now and then would hold its sender for ever."""
+    """N8: its own slowness closes no circuit; a byte now and then would hold its sender indefinitely."""
     carrier, run = ways
 
     async def call() -> None:
@@ -213,7 +213,7 @@ async def test_polls_never_queue_behind_results(server: ScriptedEngine, carrier:
 
 
 def begun(size: int) -> Progress:
-    """An exchange of 30 s and so many bytes that began at 100 s."""
+    """An exchange of 30 s with the given bytes that began at 100 s."""
     progress = Progress()
     progress.begin(100.0, 30.0, size)
     return progress
@@ -241,8 +241,8 @@ def test_a_small_call_that_is_not_answered_is_given_until_its_deadline() -> None
     assert progress.look_at == float("inf")
 
 
-def test_whoever_was_frozen_does_not_call_the_link_dead() -> None:
-    """A process that wakes after an hour has seen nothing for an hour: that proves nothing."""
+def test_a_frozen_process_does_not_take_the_link_for_dead() -> None:
+    """A process that was frozen for an hour has seen no bytes for an hour, which proves nothing."""
     progress = begun(40 * MB)
     assert progress.look(progress.look_at, 5, 0, is_sending=True) is None
     assert progress.look(progress.look_at + 60.0, 5, 0, is_sending=True) is None

@@ -1,4 +1,4 @@
-"""The transport: one deadline for everything, no redirect, no proxy, errors that say what is known."""
+"""The transport: one deadline for everything, no redirect, no proxy, precise errors."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_a_reply_cut_at_any_byte_is_an_outage_in_doubt_and_the_whole_one_i
 async def test_a_reply_that_never_ends_meets_the_one_deadline(
     server: ScriptedEngine, transport: Transport, make: Callable[[], Play]
 ) -> None:
-    """Faults E3: a byte a second would satisfy a time-out per read for ever."""
+    """Faults E3: a byte a second would always satisfy a time-out per read."""
     server.always("complete", make())
     begun = asyncio.get_running_loop().time()
     with pytest.raises(EngineUnavailable, match=r"no complete reply within 0\.3 s") as raised:
@@ -237,7 +237,7 @@ async def test_proxies_of_the_environment_are_ignored(
         assert len(server.requests) == 1
 
 
-async def test_a_server_without_tls_is_said_to_be_one(carrier: str) -> None:
+async def test_a_server_without_tls_is_named_as_such(carrier: str) -> None:
     """Faults E24: https in the URL, http behind it."""
 
     async def answer_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -254,7 +254,7 @@ async def test_a_server_without_tls_is_said_to_be_one(carrier: str) -> None:
     server.close()
 
 
-async def test_a_certificate_nobody_vouches_for_is_refused_by_name(carrier: str) -> None:
+async def test_a_certificate_of_an_unknown_authority_is_refused_by_name(carrier: str) -> None:
     """Faults E24: the message says what is wrong, and that it is TLS."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

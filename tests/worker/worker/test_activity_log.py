@@ -217,7 +217,7 @@ def test_a_traceback_comes_once_for_each_distinct_failure_and_then_is_counted() 
     assert "exception" in again
 
 
-def test_no_number_of_distinct_failures_takes_more_memory_than_so_many() -> None:
+def test_distinct_failures_take_bounded_memory() -> None:
     log = ActivityLog(log_completed=False, clock=Clock())
     said(log, *(failure(f"f-{number}") for number in range(MOST_DISTINCT + 1)))
     first, last = said(log, failure("f-0"), failure(f"f-{MOST_DISTINCT}"))

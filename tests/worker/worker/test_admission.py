@@ -30,7 +30,7 @@ def running(table: Table) -> set[str]:
 
 @virtual_time
 async def test_the_first_of_a_name_lets_what_is_on_the_loop_end() -> None:
-    """It may keep the loop for seconds: nobody knows yet, and what began before it would wait with it."""
+    """It may block the loop for seconds, which is still unknown, and earlier handlers would wait with it."""
     table = await met("work")
     table.bring(an_activity("new", "fail"), an_activity("light"))
     await table.rest()
@@ -45,7 +45,7 @@ async def test_the_first_of_a_name_lets_what_is_on_the_loop_end() -> None:
 
 @virtual_time
 async def test_it_waits_for_a_moment_only() -> None:
-    """Neighbours may wait for hours, for somebody else's answer."""
+    """Other handlers may wait for hours."""
     table = await met("work")
     table.bring(an_activity("light"))
     table.bring(an_activity("new", "fail"))
@@ -99,7 +99,7 @@ async def test_what_waits_and_is_lost_is_forgotten() -> None:
 
 
 @virtual_time
-async def test_names_that_nobody_here_knows_are_not_remembered() -> None:
+async def test_unknown_names_are_not_stored() -> None:
     """They come from workflows: there may be a new one each time, for months."""
     table = await met("work")
     for number in range(50):
@@ -110,7 +110,7 @@ async def test_names_that_nobody_here_knows_are_not_remembered() -> None:
 
 
 @virtual_time
-async def test_nobody_else_gets_the_slot_of_what_still_waits_when_the_limit_falls() -> None:
+async def test_the_slot_of_a_waiting_attempt_is_not_given_away_when_the_limit_falls() -> None:
     """It begins later, and the host would run more than its budget."""
     table = await met("work")
     table.bring(an_activity("light"), an_activity("new", "fail"))

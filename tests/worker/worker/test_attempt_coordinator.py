@@ -148,7 +148,7 @@ async def test_surplus_items_wait_with_a_lease_and_start_in_order_as_slots_get_f
 
 @virtual_time
 async def test_what_finds_no_record_is_handed_back_as_overloaded_and_the_rest_runs() -> None:
-    """Faults E19: nobody could keep its lease."""
+    """Faults E19: its lease could not be extended."""
     table = Table(slots=2, records=3)
     table.bring(*(an_activity(f"a-{number}") for number in range(5)))
     await table.rest()
@@ -318,7 +318,7 @@ async def test_what_a_poll_brings_begins_although_the_limit_has_fallen_meanwhile
 
 @virtual_time
 async def test_what_waits_for_a_slot_gets_it_although_the_limit_has_fallen() -> None:
-    """And the host is told that those slots are not free yet, before it hears that the limit is applied."""
+    """And the host learns that those slots are in use before it learns that the limit is applied."""
     table = Table(slots=2, records=40)
     table.bring(*(an_activity(f"a-{n}") for n in range(3)))
     await table.rest()

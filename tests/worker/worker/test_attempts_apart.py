@@ -1,4 +1,4 @@
-"""CrashHistory run apart where there are isolates, and what dies in one is settled while its worker goes on."""
+"""Suspects run in isolates where there are any, and a crash in one is settled while its worker goes on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def suspicious(*activity_ids: str, deaths: int = 1, **options: Any) -> Table:
 
 
 def keep(table: Table, poison_after: int = 3) -> LeaseKeeper:
-    """Somebody who beats and settles, until the test ends."""
+    """A keeper that sends heartbeats and settles until the test ends."""
     loop = asyncio.get_running_loop()
     config = WorkerConfig(poison_after=poison_after)
     keeper = LeaseKeeper(
@@ -38,8 +38,8 @@ def keep(table: Table, poison_after: int = 3) -> LeaseKeeper:
 
 
 @virtual_time
-async def test_suspects_run_apart_beside_each_other_and_beside_everybody_else() -> None:
-    """A death there costs nobody else an attempt, so nobody has to wait."""
+async def test_suspects_run_in_isolates_beside_each_other_and_beside_all_others() -> None:
+    """A crash there costs no other activity an attempt, so none has to wait."""
     table = suspicious("a", "b")
     table.bring(*(an_activity(id_) for id_ in ("a", "x", "b")))
     await table.rest()
@@ -91,7 +91,7 @@ async def test_without_isolates_a_suspect_runs_alone() -> None:
 
 @virtual_time
 async def test_the_keeper_settles_what_has_died_in_an_isolate_and_the_worker_goes_on() -> None:
-    """The engine is told as after the death of a process; the slot is free at once."""
+    """The report equals that of a crashed process; the slot is free at once."""
     table = suspicious("a")
     keep(table)
     table.bring(an_activity("a"), an_activity("x"))
@@ -152,7 +152,7 @@ async def test_a_worker_that_ends_before_the_verdict_leaves_the_death_to_be_sett
 
 @virtual_time
 async def test_e18_an_activity_that_comes_again_after_its_isolate_died_runs_anew() -> None:
-    """Then its failure has arrived, whatever we have heard of it."""
+    """Its failure has arrived then, even without a reply."""
     table = suspicious("a")
     table.bring(an_activity("a"))
     await table.rest()

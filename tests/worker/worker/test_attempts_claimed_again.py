@@ -101,7 +101,7 @@ async def test_reporting_a_success_the_same_output_is_delivered_under_the_newest
 
 @virtual_time
 async def test_reporting_a_success_the_ledger_keeps_it_for_the_newest_worker_id() -> None:
-    """Were this process to die now, the keeper must not send it under a stranger's name."""
+    """If this process dies now, the keeper must not send it under an old worker_id."""
     table = Table()
     table.engine.script("complete", *[AWAY] * 2)
     table.bring(an_activity())

@@ -15,7 +15,7 @@ AWAY = EngineUnavailable("connection refused")
 
 @virtual_time
 async def test_a_lost_lease_cancels_the_handler_reports_nothing_and_frees_the_slot() -> None:
-    """Faults E12: 409 means that somebody else runs it."""
+    """Faults E12: 409 means that another worker runs it."""
     table = Table()
     table.bring(an_activity())
     await table.rest()
@@ -30,8 +30,8 @@ async def test_a_lost_lease_cancels_the_handler_reports_nothing_and_frees_the_sl
 
 
 @virtual_time
-async def test_a_handler_that_hears_nothing_keeps_its_slot_until_it_has_really_ended() -> None:
-    """Faults A8: the slot is work on this machine, whoever owns the lease."""
+async def test_a_handler_that_ignores_its_stop_keeps_its_slot_until_it_ends() -> None:
+    """Faults A8: the handler uses this machine, whichever worker has the lease."""
     table = Table(slots=1)
     table.bring(an_activity(name="stubborn"))
     await table.rest()
@@ -51,7 +51,7 @@ async def test_a_handler_that_hears_nothing_keeps_its_slot_until_it_has_really_e
 
 
 @virtual_time
-async def test_nobody_waits_for_a_detached_at_a_stop() -> None:
+async def test_a_stop_does_not_wait_for_detached_attempts() -> None:
     table = Table()
     table.bring(an_activity(name="stubborn"))
     await table.rest()

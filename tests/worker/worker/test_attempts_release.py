@@ -38,7 +38,7 @@ async def test_running_and_waiting_work_is_given_back_as_retryable() -> None:
 
 
 @virtual_time
-async def test_a_handler_that_hears_nothing_is_given_back_all_the_same() -> None:
+async def test_a_handler_that_ignores_its_stop_is_released_anyway() -> None:
     table = Table()
     table.bring(an_activity(name="stubborn"))
     await table.rest()
@@ -104,7 +104,7 @@ async def test_one_that_waits_for_its_detached_is_given_back_too() -> None:
 
 @virtual_time
 async def test_what_a_poll_brings_after_the_release_is_given_back_at_once() -> None:
-    """The reply of a poll that was under way: nobody else knows of these claims."""
+    """The reply of a poll under way: no other process knows of these claims."""
     table = Table()
     await table.attempts.release(last_chance_s=0.2)
     worker_id = table.bring(an_activity())

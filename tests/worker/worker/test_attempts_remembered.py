@@ -35,7 +35,7 @@ async def test_a_success_is_remembered_with_its_times_and_its_workflow() -> None
 
 
 @virtual_time
-async def test_a_failure_is_remembered_with_the_words_that_the_engine_was_told() -> None:
+async def test_a_failure_is_stored_with_the_message_that_the_engine_got() -> None:
     table = Table()
     table.bring(an_activity(name="fail", **FLOW))
     table.handlers.end("a-1")
@@ -70,7 +70,7 @@ async def test_an_output_that_the_engine_refuses_is_remembered_as_a_failure() ->
 
 @virtual_time
 async def test_an_unknown_activity_is_a_failure_of_its_workflow() -> None:
-    """Nobody has registered it: the commonest reason why a workflow stands still."""
+    """An unregistered activity is the most common reason for a stuck workflow."""
     table = Table()
     table.bring(an_activity(name="nobody's", **FLOW))
     await table.rest()

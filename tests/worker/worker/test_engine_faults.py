@@ -197,7 +197,7 @@ async def test_e16_one_bad_item_costs_no_other(server: ScriptedEngine) -> None:
     assert rig.codes() == {2: "INVALID_ACTIVITY"}
 
 
-async def test_e17_fields_nobody_knows_are_ignored(server: ScriptedEngine) -> None:
+async def test_e17_unknown_fields_are_ignored(server: ScriptedEngine) -> None:
     server.script("poll", brings(item(priority=7, settings={"shiny": {}}), server_time="2026-11-24"))
     async with working(server):
         await server.asked("complete")

@@ -167,7 +167,7 @@ async def test_no_output_is_sent_that_the_engine_refuses(
 
 
 @pytest.mark.timeout(300)
-async def test_no_exception_ends_the_worker_or_is_told_in_words_the_engine_refuses(
+async def test_no_exception_ends_the_worker_or_has_a_report_that_the_engine_refuses(
     rig: CodeRig, say: Callable[..., None], size: Callable[[int], int]
 ) -> None:
     """Scorecard M14, faults A3, A4."""

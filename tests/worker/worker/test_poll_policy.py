@@ -62,7 +62,7 @@ def test_a_long_idle_host_spreads_its_polls_to_the_longest_interval() -> None:
 
 
 def test_a_host_that_has_had_work_in_the_last_ten_minutes_picks_up_a_lone_activity_as_soon_as_ever() -> None:
-    """Whoever sends one a minute should not wait longer for it than with a worker that never rests."""
+    """One activity a minute should not wait longer than with a worker that never rests."""
     host = SimHost(2, longest_s=2.0).run(5.0)
     begun = host.now
     for _ in range(40):
@@ -74,7 +74,7 @@ def test_a_host_that_has_had_work_in_the_last_ten_minutes_picks_up_a_lone_activi
 
 
 def test_children_forked_together_poll_neither_at_once_nor_in_phase_with_another_host() -> None:
-    """Without jitter all hosts that were started together would poll together for ever."""
+    """Without jitter all hosts that were started together would always poll together."""
     times = [[round(at, 3) for at in SimHost(4, seed=seed).run(3.0).polls_after(1001.0)] for seed in range(4)]
     assert all(len(set(one)) == len(one) for one in times)
     assert len({one[-1] for one in times}) == 4
@@ -146,7 +146,7 @@ def test_waiting_activities_spread_by_load() -> None:
 @pytest.mark.parametrize("warm_up", [False, True])
 @pytest.mark.parametrize(("count", "most"), [(8, 4), (3, 2), (20, 12)])
 def test_a_burst_of_waiting_activities_is_shared_evenly(count: int, most: int, *, warm_up: bool) -> None:
-    """Nobody can tell whether they wait for a second or for an hour, nor what they compute afterwards."""
+    """It is unknown how long they wait, and what they compute afterwards."""
     shares = []
     for seed in range(20):
         host = SimHost(2, seed=seed)
@@ -190,7 +190,7 @@ def test_many_light_activities_are_fetched_by_all_children_and_several_a_poll() 
 def test_a_sibling_that_is_gone_when_its_turn_comes_costs_the_host_that_turn_at_most(
     how: str, gone: int
 ) -> None:
-    """Its cells go stale, nobody tells the others, and the host must not wait for it again."""
+    """Its cells go stale without a message, and the host must not wait for it again."""
     for seed in range(10):
         host = SimHost(8, seed=seed).run(10.0)
         for child in list(host.children.values())[:gone]:
@@ -340,7 +340,7 @@ siblings = st.builds(
     st.booleans(),
 )
 def test_whatever_the_cells_hold_the_wait_is_bounded(pace, me, others, rhythm, since_s, is_roomy) -> None:
-    """A host with n children polls at least once in n + 1 periods, whoever of them is alive."""
+    """A host with n processes polls at least once in n + 1 periods, whichever of them are alive."""
     now = 1e6 + since_s
     turn, _ = decide(pace, me, others, rhythm, now, is_roomy=is_roomy)
     longest_s = max(rhythm.interval_s, rhythm.interval_max_s)

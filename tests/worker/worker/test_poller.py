@@ -252,7 +252,7 @@ async def test_work_that_waits_for_a_slot_starts_amid_an_outage() -> None:
 @pytest.mark.parametrize("in_doubt", [True, False])
 @virtual_time
 async def test_a_poll_whose_fate_is_unknown_is_named_with_its_worker_id(*, in_doubt: bool) -> None:
-    """Faults E2: the engine may have claimed activities for it that nobody knows of."""
+    """Faults E2: the engine may have claimed activities for it that no process knows."""
     polling = Polling()
     polling.engine.script("poll", EngineUnavailable("ReadError", in_doubt=in_doubt))
     with capture_logs() as logs:
@@ -458,7 +458,7 @@ async def test_the_fill_ratio_follows_how_much_of_what_was_asked_for_came() -> N
 
 @virtual_time
 async def test_no_acknowledgement_is_missed_where_two_rounds_of_the_loop_have_the_same_time() -> None:
-    """As on uvloop, whose clock counts milliseconds; a poller with nothing else to wait for slept for ever."""
+    """As on uvloop, whose clock counts milliseconds; a poller without another event used to sleep forever."""
     polling = Polling(slots=1, records=1)
     answered = asyncio.Event()
     polling.engine.script("complete", answered.wait)

@@ -185,7 +185,7 @@ async def test_a_failure_the_engine_refuses_is_dropped_loudly() -> None:
 async def test_a_worker_id_that_is_replaced_between_tries_is_used_from_the_next_try_on(
     outcome: Completed | Failed,
 ) -> None:
-    """protocol.md R11: the older one has become a stranger and gets 409."""
+    """protocol.md R11: the older one is no longer valid and gets 409."""
     sender = Sender()
     verb = "complete" if outcome is DONE else "fail"
 
@@ -288,8 +288,8 @@ def cancel_senders(reporter: Reporter) -> None:
 
 @pytest.mark.parametrize("size", [1, 64 << 10])
 @virtual_time
-async def test_senders_that_somebody_cancels_are_replaced_and_lose_no_outcome(size: int) -> None:
-    """Such as an app that ends all tasks it finds."""
+async def test_senders_that_are_cancelled_are_replaced_and_lose_no_outcome(size: int) -> None:
+    """Such as by an app that cancels all tasks."""
     sender = Sender()
     sender.reporter = Reporter(sender.engine, sender.circuit, deadline_s=30.0, senders=2)
     outcome = Completed(b'{"n":"%b"}' % (b"x" * size))

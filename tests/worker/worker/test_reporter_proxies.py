@@ -153,7 +153,7 @@ async def test_a_failure_outlives_a_proxy_too_and_its_tries_are_not_used_up() ->
 
 @pytest.mark.parametrize("error", [foreign(413), TOO_SLOW], ids=["foreign", "slow"])
 @virtual_time
-async def test_an_error_of_one_call_alone_keeps_nobody_else_waiting(error: EngineError) -> None:
+async def test_an_error_of_one_call_delays_no_other_call(error: EngineError) -> None:
     """N7, N8: one output that a proxy refuses, or that is slow, must not close the worker's circuit."""
     sender = Sender()
     sender.answer("complete", error, 5)
@@ -219,7 +219,7 @@ async def deliver_beside(sender: Sender, error: EngineError, seconds: float) -> 
 
 @pytest.mark.parametrize("error", [BROKEN, FORBIDDEN], ids=["500", "403"])
 @virtual_time
-async def test_an_outcome_that_the_engine_never_takes_waits_alone_and_says_so_once(
+async def test_an_outcome_that_the_engine_never_takes_delays_no_other_and_is_logged_once(
     error: EngineError,
 ) -> None:
     """Its tries closed the circuit again and again, for 30 s each where a proxy answered 403."""
@@ -245,7 +245,7 @@ async def test_a_403_about_one_output_alone_is_a_verdict_in_the_end() -> None:
 
 @virtual_time
 async def test_a_failure_outlives_a_wrong_url_too() -> None:
-    """E10: nothing is in doubt, and it lasts until somebody corrects it."""
+    """E10: nothing is in doubt, and it lasts until it is corrected."""
     sender = Sender()
     sender.answer("fail", FORBIDDEN, 2 * FAIL_TRIES)
     assert await sender.post(FAILED) is Delivered.ACCEPTED
@@ -262,7 +262,7 @@ async def test_a_403_about_everything_is_no_verdict_about_any_output() -> None:
     assert sender.engine.of("fail") == []
 
 
-def test_an_engine_that_asks_for_a_pause_asks_everybody_for_it() -> None:
+def test_a_pause_that_the_engine_asks_for_holds_for_all_calls() -> None:
     """E7: also one that has taken other outcomes since."""
     busy = EngineUnavailable("status 429", retry_after_s=20.0)
     delivery = Delivery(AttemptIds("a-1", "w", "k", "n"), lambda: "w-1", DONE, lambda _: None)
@@ -295,7 +295,7 @@ async def test_only_some_senders_carry_large_bodies_and_light_ones_pass_them(mos
 
 
 @virtual_time
-async def test_nobody_waits_at_the_gate_for_a_large_body_to_end() -> None:
+async def test_no_call_waits_for_a_large_body_to_end() -> None:
     """N8: as a probe it would keep polls and light results waiting for as long as its bytes take."""
     sender, over = Sender(), asyncio.Event()
     sender.engine.script("complete", EngineUnavailable("status 503"), waits_for(over))

@@ -1,7 +1,7 @@
 """Random histories of a whole worker: slots that come and go, pauses, an engine that fails in every way it can.
 
-At any time no more handlers run than the worker has said to hold, and what it holds beyond its limit only falls; in the
-end the engine has been told of everything, and nothing is held.
+At any time no more handlers run than the worker reports as held, and slots held beyond its limit only decrease; in the
+end everything is reported to the engine, and nothing is held.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class LimitOnly:
         self.limit = limit
 
     def send_draining(self) -> None:
-        """Nobody is there to hear it."""
+        """The link has no receiver."""
 
     def close(self) -> None:
         """Nothing is there to end."""
