@@ -109,6 +109,11 @@ class AttemptHistory:
         """The host's; a ring keeps an entry fewer than it has slots."""
         return cls(map_, offset, MOST_ATTEMPTS + 1, MOST_FAILURES + 1)
 
+    @property
+    def is_filling(self) -> bool:
+        """True when the keeper should move the entries away soon."""
+        return self.attempts.is_filling or self.failures.is_filling
+
     def resume(self) -> None:
         """Goes on where the writer before has ended; for a worker, before it writes."""
         self.attempts.resume()

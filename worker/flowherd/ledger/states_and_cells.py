@@ -146,3 +146,5 @@ class Clock(IntEnum):
     DRAINED_AT = 73
     WORKED_AT = 74
     LOOP_READ_AT = 75  # when the loop's lag was last read; nobody reads it while no handler runs
+    PAUSE_S = 76  # from a receipt to the poll for what follows, as this process has learned it
+    LEARNED_AT = 77  # when it did so last

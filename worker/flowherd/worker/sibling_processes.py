@@ -33,6 +33,7 @@ def _reader(*cells: Cell | Clock) -> Struct:
 _said = _reader(
     Cell.STARTED, Cell.ENDED, Cell.OPENED, Cell.RUNNING, Cell.ON_LOOP,
     Clock.LOOP_LAG_S, Clock.NEXT_POLL_AT, Clock.POLLED_AT, Clock.DRAINED_AT, Clock.WORKED_AT,
+    Clock.PAUSE_S, Clock.LEARNED_AT,
 ).unpack_from  # fmt: skip
 
 
@@ -50,6 +51,8 @@ class Sibling(NamedTuple):
         load: activities at work.
         lag_s: how late its loop is.
         is_on_loop: whether a handler keeps its loop at this moment.
+        pause_s: between a receipt and the poll for what follows, as it has learned (`NextStep`).
+        learned_at: when it did so last.
 
     """
 
@@ -61,6 +64,8 @@ class Sibling(NamedTuple):
     load: int = 0
     lag_s: float = 0.0
     is_on_loop: bool = False
+    pause_s: float = 0.0
+    learned_at: float = 0.0
 
     def will_poll(self, now: float) -> bool:
         """True when it can be counted on: it has free slots, and has not missed its own time."""
@@ -123,6 +128,11 @@ class Siblings:
         """Publishes that there was work, or that an outcome was acknowledged."""
         self._own.set_clock(_WORKED_AT, at)
 
+    def say_pause(self, pause_s: float, at: float) -> None:
+        """Publishes the pause between a receipt and the poll for what follows."""
+        self._own.set_clock(Clock.PAUSE_S, pause_s)
+        self._own.set_clock(Clock.LEARNED_AT, at)
+
     def wake(self, number: int) -> None:
         """Has the process in that segment poll at once."""
         if self._wakeups is not None:
@@ -131,11 +141,33 @@ class Siblings:
 
 def _seen(segment: Segment) -> Sibling | None:
     """None while nothing there belongs to a process that lives."""
-    started, ended, opened, load, on_loop, lag_s, next_at, polled_at, drained_at, worked_at = _said(
-        segment.map, segment.offset
-    )
+    (
+        started,
+        ended,
+        opened,
+        load,
+        on_loop,
+        lag_s,
+        next_at,
+        polled_at,
+        drained_at,
+        worked_at,
+        pause_s,
+        learned_at,
+    ) = _said(segment.map, segment.offset)
     if started == ended or opened != started:
         return None
-    if not isfinite(lag_s + next_at + polled_at + drained_at + worked_at):
+    if not isfinite(lag_s + next_at + polled_at + drained_at + worked_at + pause_s + learned_at):
         return None  # somebody has scribbled there: the supervisor ends that process
-    return Sibling(segment.number, next_at, polled_at, drained_at, worked_at, load, lag_s, on_loop != 0)
+    return Sibling(
+        segment.number,
+        next_at,
+        polled_at,
+        drained_at,
+        worked_at,
+        load,
+        lag_s,
+        on_loop != 0,
+        pause_s,
+        learned_at,
+    )
