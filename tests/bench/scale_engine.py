@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flowherd.worker.poll_policy import Rhythm
+from flowherd.worker.poll_pace import Rhythm
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from bench.scale_engine import EPOCH_S, Engine, Shape, World
 
-from flowherd.worker.poll_policy import Leave, Pace, Poll, Wait, decide, helper, share
+from flowherd.worker.poll_pace import Pace
+from flowherd.worker.poll_policy import Leave, Poll, Wait, decide, helper, share
 from flowherd.worker.sibling_processes import Sibling
 
 SCHEMES = ("fixed", "alone", "turns")

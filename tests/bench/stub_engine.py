@@ -31,9 +31,12 @@ _DONE = b'{"acknowledged":true}'
 _EMPTY = b'{"activities":[],"count":0}'
 _TOKEN = {"access_token": "stub", "token_type": "Bearer", "expires_in": 86_400}
 _ITEM = (
-    b'{"activity_id":"%b","workflow_id":"0193a1b2-0000-7000-8000-000000000000","activity_key":"step",'
+    b'{"activity_id":"%b","workflow_id":"%b","activity_key":"step",'
     b'"worker":"py-std","activity_name":"%b","parameters":%b,"settings":{"cache":false},"timeout_seconds":null}'
 )
+
+
+_CHAIN = b"0193a1b2-0000-7000-8000-000000000000"  # every other activity has a workflow of its own
 
 
 @lru_cache(maxsize=1)
@@ -82,7 +85,8 @@ class Work:
         for _ in range(count):
             self._number += 1
             id_ = b"0193a1b2-0000-7000-8000-%012x" % self._number
-            self._queue.append((id_, _ITEM % (id_, name, parameters), now))
+            workflow = _CHAIN if order is self._chain else id_
+            self._queue.append((id_, _ITEM % (id_, workflow, name, parameters), now))
 
     def chain(self, order: Order) -> None:
         """Queues the first of `steps` dependent activities; the next arrives `think_s` after a completion."""

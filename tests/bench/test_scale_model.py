@@ -9,7 +9,7 @@ from bench.scale_engine import Shape
 from bench.scale_model import SCHEMES, Model
 from polling_kit import SimHost
 
-from flowherd.worker.poll_policy import Rhythm
+from flowherd.worker.poll_pace import Rhythm
 
 ALWAYS_100_MS = Rhythm(0.1, 0.1)
 SMALL = Shape(hosts=5, rate=20.0, seconds=20.0, warm_up_s=5.0)

@@ -69,7 +69,7 @@ MUTATIONS = (
     Mutation(
         "a turn that was left is taken back when nobody comes",
         WORKER + "worker/poll_policy.py",
-        "if max(pace.polled_at, polled_by_others_at) <= pace.rang_at:",
+        "if polled_at <= pace.rang_at:",
         "if False:",
         UNIT + "worker/test_poll_policy.py::test_a_busier_process_leaves_its_turn_to_the_freest_sibling",
     ),

@@ -184,7 +184,7 @@ class Table:
         self.slots = self.attempts.slots
         self._polls = 0
 
-    def _acknowledge(self) -> None:
+    def _acknowledge(self, workflow_id: str) -> None:
         self.acknowledged += 1
 
     def bring(self, *activities: Activity, poll: str | None = None) -> str:

@@ -15,7 +15,7 @@ from worker_kit import open_segment
 from flowherd import Registry
 from flowherd.client.kruxia import connect
 from flowherd.execution.run_environment import RunEnvironment
-from flowherd.leases.lease_scan import LeaseKeeper
+from flowherd.leases.lease_scan import LeaseKeeper, ends_the_rest
 from flowherd.ledger import Ledger, RecordWriter, records_needed
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.worker.worker import SharedHost, Worker
@@ -76,8 +76,8 @@ class EngineRig:
         self.worker.heed_verdicts()
         self.heeded.set()
 
-    def _rouse_keeper(self) -> None:
-        if self.ledger.keeper_rests(time.monotonic()):
+    def _rouse_keeper(self, shortest_lease_s: float) -> None:
+        if ends_the_rest(self.ledger, self.segment, shortest_lease_s, time.monotonic()):
             self.keeper.woken.set()
 
     def _handler(self, name: str) -> Any:

@@ -164,6 +164,9 @@ TABLE = tuple(
         "attempt_table",
         "admission",
         "backlog",
+        "next_step",
+        "poll_batch_size",
+        "poll_pace",
         "poll_policy",
         "slots",
         "attempt_table_types",
@@ -270,6 +273,7 @@ def http_stays_at_the_edge(source: Source) -> Iterator[str]:
         "transport/httpx_progress.py",
         "files/transfers.py",
         "leases/lease_scan.py",
+        "leases/engine_watch.py",
     ):
         return
     if not source.within(SUPERVISOR, *CLIENTS):

@@ -6,19 +6,21 @@ import heapq
 import itertools
 import random
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flowherd.execution.loop_meter import LoopMeter
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.worker.admission import claimable
-from flowherd.worker.poll_policy import CLOSE_S, PollPolicy
+from flowherd.worker.poll_pace import CLOSE_S
+from flowherd.worker.poll_policy import PollPolicy
 from flowherd.worker.sibling_processes import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_WORKFLOWS = itertools.count()
 TRIP_S = 0.001  # from a child to the engine and back
 
 
@@ -29,6 +31,7 @@ class Item:
     ready_at: float
     takes_s: float = 0.0
     heavy: bool = False
+    workflow: str = field(default_factory=lambda: str(next(_WORKFLOWS)))
 
 
 class SimHost:
@@ -55,8 +58,9 @@ class SimHost:
         self.polls: list[tuple[float, int]] = []
         self.pick_ups: list[float] = []
         self.per_child: Counter[int] = Counter()
+        self.empty_polls = 0
         self.queue: deque[Item] = deque()
-        self.on_end: Callable[[], None] = lambda: None
+        self.on_end: Callable[[Item], None] = lambda _: None
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._config = WorkerConfig(poll_interval_s=interval_s, poll_interval_max_s=longest_s)
@@ -190,6 +194,7 @@ class SimChild:
         queue = self.host.queue
         batch = [queue.popleft() for _ in range(min(asked, len(queue)))]
         self.host.per_child[self.segment.number] += len(batch)
+        self.host.empty_polls += not batch
         self.host.at(
             self.host.now + TRIP_S / 2,
             lambda: self._when_free(lambda: self._answered(asked, batch, began_at)),
@@ -201,7 +206,14 @@ class SimChild:
         self.held += len(batch)
         self.segment.put(Cell.RUNNING, self.held)
         is_light = all(self.meter.is_light("heavy" if item.heavy else "light") for item in batch)
-        self.policy.found(asked, len(batch), began_at=began_at, now=host.now, is_light=is_light)
+        self.policy.found(
+            asked,
+            len(batch),
+            began_at=began_at,
+            now=host.now,
+            is_light=is_light,
+            workflow_ids=[item.workflow for item in batch],
+        )
         busy_until = host.now
         for item in batch:
             host.pick_ups.append((busy_until if item.heavy else host.now) - item.ready_at)
@@ -222,10 +234,10 @@ class SimChild:
         self.meter._alive += 1
         busy_s = item.takes_s if item.heavy else 0.0
         self.meter.ended("heavy" if item.heavy else "light", busy_s, busy_s)
-        self.host.at(self.host.now + TRIP_S, lambda: self._when_free(self._acknowledged))
+        self.host.at(self.host.now + TRIP_S, lambda: self._when_free(lambda: self._acknowledged(item)))
         self.look()
 
-    def _acknowledged(self) -> None:
-        self.policy.worked(self.host.now)
-        self.host.on_end()
+    def _acknowledged(self, item: Item) -> None:
+        self.policy.acknowledged(item.workflow, self.host.now)
+        self.host.on_end(item)
         self.look()

@@ -8,7 +8,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from flowherd.leases.lease_scan import LeaseKeeper
+from flowherd.leases.lease_scan import LeaseKeeper, ends_the_rest
 from flowherd.ledger import Ledger, RecordWriter
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
@@ -74,13 +74,9 @@ class LeasedHost:
     ) -> tuple[int, int]:
         now = asyncio.get_running_loop().time()
         claimed = self.writer.claim(activity_id, worker_id, "resize", now=now, lease_s=lease_s)
-        self.rouse_keeper()
-        return claimed
-
-    def rouse_keeper(self) -> None:
-        """Wakes the keeper, as a worker does after a claim."""
-        if self.ledger.keeper_rests(asyncio.get_running_loop().time()):
+        if ends_the_rest(self.ledger, self.segment, lease_s, now):
             self.keeper.woken.set()
+        return claimed
 
     @property
     def beats(self) -> list[str]:

@@ -63,6 +63,7 @@ WORKER_EVENTS: Mapping[str, str] = {
         "warning: The engine had given the activity to another worker. Result dropped."
     ),
     "completion_warnings": "warning: The engine accepted the result with `warnings`.",
+    "engine_healthy_again": "info: The part of the engine that schedules is healthy again.",
     "engine_misconfigured": (
         "error: The URL, or what answers there, is wrong. `reason` has URL and status. Checked again by "
         "itself."
@@ -70,6 +71,10 @@ WORKER_EVENTS: Mapping[str, str] = {
     "engine_reachable_again": "info: The engine answers again, after `after_s` seconds.",
     "engine_refuses_our_token": (
         "warning: The engine refused a fresh token. Check `--client-id` and the secret."
+    ),
+    "engine_unhealthy": (
+        "warning: The engine says that it is ready, but the part of it that schedules is not. Restart the "
+        "engine."
     ),
     "engine_unreachable": (
         "warning: The engine does not answer; `reason` says why. Calls resume by themselves."
@@ -172,4 +177,8 @@ WORKER_EVENTS: Mapping[str, str] = {
         "grace`; later it is treated as an outage."
     ),
     "unwise_setting": "warning: A setting is allowed but risky. `note` says why and what to change.",
+    "workflow_stalled": (
+        "warning: The engine took the result of `activity_key` and has not moved the workflow for a minute. "
+        "Submit the workflow again."
+    ),
 }

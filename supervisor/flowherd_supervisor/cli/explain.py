@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import uuid
@@ -149,7 +150,11 @@ def _ask_engine(workflow_id: str, url: str, config: WorkerConfig) -> Workflow:
     client = WorkflowClient(url, (config.client_id, secret) if config.client_id and is_own else None)
     client.http.timeout = _ENGINE_WITHIN_S
     try:
-        return client.workflow(workflow_id)
+        workflow = client.workflow(workflow_id)
+        if workflow.status not in ENDED:
+            with contextlib.suppress(EngineError):  # an engine that does not tell
+                workflow.orchestrator = client.hidden_trouble()
+        return workflow
     finally:
         client.close()
 

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from flowherd.leases.engine_watch import OVER, STALLED_AFTER_S
 from flowherd_supervisor.cli.ask_local_hosts import Served, asked_here
 from flowherd_supervisor.cli.status_tables import standstill_lines
 
@@ -19,7 +20,8 @@ HOST_WITHIN_S = 5.0  # a host that hangs must not delay the answer for long
 RETRIES = frozenset({"requeued", "given_up"})  # events that follow a failed attempt
 LONG_S = 5.0  # the longest pause between two polls is --poll-interval-max, 2 s
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0  # protocol.md §3.2
-_ORDER = ("running", "stopping", "reporting", "settling", "waiting", "pending", "signal")
+_DONE = frozenset({"completed", "delivered"})
+_ORDER = ("stalled", "running", "stopping", "reporting", "settling", "waiting", "pending", "signal")
 _MOST = 3  # activities named in the line; the table shows the rest
 
 
@@ -87,6 +89,11 @@ def next_of(
         return "nothing: the workflow has completed."
     if workflow is not None and workflow.status == "failed":
         return "nothing: the workflow has failed for good. When the cause is gone, submit it again."
+    if workflow is not None and workflow.orchestrator:
+        return (
+            "nothing, until the engine is restarted: it says that it is ready, but its orchestrator, which makes steps "
+            f"ready, is unhealthy ({workflow.orchestrator})."
+        )
     found = sorted(_all(workflow, hosts, own, now), key=lambda one: _ORDER.index(one[0]))
     if not found:
         if workflow is None:
@@ -108,6 +115,9 @@ def _all(
                 held.add(one.key)
                 yield one.state, _of_present(one, host) + _but(one, host)
     last = _last_events(hosts)
+    if workflow is not None and (passed_over := _passed_over(workflow, last, now)):
+        yield "stalled", passed_over
+        return
     for step in workflow.activities if workflow is not None else ():
         if step.activity_key in held:
             continue
@@ -115,6 +125,21 @@ def _all(
             yield "pending", _of_pending(step, last.get(step.activity_key), own, now)
         elif step.status == "waiting":
             yield "signal", f"{step.activity_key} waits for a signal, or for its time-out."
+
+
+def _passed_over(workflow: Workflow, last: Mapping[str, Mapping[str, Any]], now: float) -> str:
+    """The result that the engine has taken and done nothing with since (protocol.md §16); "" if there is none."""
+    changed_at = workflow.updated_at.timestamp() if workflow.updated_at is not None else 0.0
+    for step in workflow.activities:
+        event = last.get(step.activity_key)
+        if event is None or event["event"] not in _DONE or step.status in OVER:
+            continue
+        if (for_s := now - event["at"]) >= STALLED_AFTER_S and changed_at <= event["at"]:
+            return (
+                f"nothing: the engine took the result of {step.activity_key} {for_s:.0f} s ago and has passed it over. "
+                "Submit the workflow again; this one fails at its time-out."
+            )
+    return ""
 
 
 def _of_present(one: Present, host: Explained) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import flowherd_supervisor.cli.import_lean  # isort: skip  # noqa: F401 - before all others
+
 import os
 from contextlib import nullcontext
 from typing import Annotated, Any

@@ -37,7 +37,8 @@ OWN = frozenset(
     {
         "activity_failed", "activity_settled", "settlement_given_up", "settlement_delayed", "lease_lost",
         "lease_too_short", "token_not_granted", "token_granted", "engine_unreachable", "engine_reachable_again",
-        "engine_misconfigured", "engine_refuses_our_token",
+        "engine_misconfigured", "engine_refuses_our_token", "engine_unhealthy", "engine_healthy_again",
+        "workflow_stalled",
     }
 )  # fmt: skip
 

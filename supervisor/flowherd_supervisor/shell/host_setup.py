@@ -81,7 +81,7 @@ def run(app: App, load: Callable[[], Settings]) -> int:
         _banner(app, settings, plan, host, threads).say(logs.style_of(settings.log_format))
         for text in (*cautions(settings, usable_cpus()), *destination_of(os.environ).obstacles):
             log.warning("unwise_setting", note=text)
-        warm_up()
+        warm_up(settings.api_url)
         become_subreaper()
         return Supervisor(plan, host.ledger, host.wakeups, host).run()
     finally:

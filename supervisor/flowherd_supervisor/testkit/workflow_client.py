@@ -14,6 +14,7 @@ import msgspec
 
 from flowherd.client.bearer_tokens import TOKEN_ROUTE
 from flowherd.errors import EngineError, EngineUnauthorized, EngineUnavailable
+from flowherd.leases.engine_watch import Health
 from flowherd.transport.transport import tls_context
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ class Step(msgspec.Struct):
 
 
 class Workflow(msgspec.Struct):
-    """The fields of the status document that flowherd uses (protocol.md §13)."""
+    """The fields of the status document that flowherd uses (protocol.md §13).
+
+    `orchestrator` is set by callers that also ask for the engine's health: see `WorkflowClient.hidden_trouble`.
+    """
 
     status: str
     activities: list[Step] = []
@@ -80,6 +84,7 @@ class Workflow(msgspec.Struct):
     definition_name: str = ""
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    orchestrator: str | None = None
 
     @property
     def outputs(self) -> dict[str, dict[str, Any]]:
@@ -179,6 +184,10 @@ class WorkflowClient:
     def workflow(self, workflow_id: str) -> Workflow:
         """Returns the status document of a workflow; raises NotFound if there is none."""
         return self._call("GET", f"{API}/workflows/{quote(workflow_id, safe='')}", Workflow)
+
+    def hidden_trouble(self) -> str | None:
+        """The words of an orchestrator that is unhealthy in an engine that says it is ready (protocol.md §16)."""
+        return self._call("GET", "/health/ready", Health).hidden_trouble
 
     def end_of(self, started: Started, look: Callable[[Workflow, float], None]) -> Workflow:
         """Polls at growing intervals until the workflow has completed or failed.

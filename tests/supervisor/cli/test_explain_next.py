@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -127,3 +128,26 @@ def test_of_many_only_the_nearest_are_named() -> None:
     said = next_of(running(*steps), own, own, NOW)
     assert said.startswith("s-8 has run")
     assert said.endswith("And 6 more.")
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "changed_s_ago", "is_named"), [(75.0, 75.1, True), (30.0, 30.1, False), (75.0, 20.0, False)]
+)
+def test_a_result_that_the_engine_has_passed_over_is_named_after_a_minute_without_a_change(
+    ago_s: float, changed_s_ago: float, *, is_named: bool
+) -> None:
+    """The engine still says pending; a change since would be the next turn of a loop, for example."""
+    workflow = running(Step("first", "completed"), Step("add", "pending"))
+    workflow.updated_at = datetime.fromtimestamp(NOW - changed_s_ago, UTC)
+    own = [host(events=[event("completed", NOW - ago_s)])]
+    said = next_of(workflow, own, own, NOW)
+    words = "nothing: the engine took the result of add 75 s ago and has passed it over. Submit the workflow again"
+    assert (words in said) is is_named
+
+
+def test_an_engine_that_hides_its_unhealthy_orchestrator_is_named_before_all_else() -> None:
+    workflow = running()
+    workflow.orchestrator = "no heartbeat"
+    said = next_of(workflow, [], [host()], NOW)
+    assert said.startswith("nothing, until the engine is restarted")
+    assert "(no heartbeat)" in said

@@ -15,7 +15,7 @@ from worker_kit import LeasedHost
 from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineDisconnected, EngineUnavailable, ForeignReply
 from flowherd.leases.heartbeats import PLACES
-from flowherd.leases.lease_scan import RESTS_FOR_S
+from flowherd.leases.lease_scan import RESTS_FOR_S, ends_the_rest
 from flowherd.ledger import Host, Ledger, Standing
 from flowherd.worker.attempt import DETACHED
 
@@ -329,6 +329,41 @@ async def test_a_claim_ends_the_rest(lease_s: float) -> None:
     await asyncio.sleep(lease_s / 3 + 0.01)
     assert host.beats
     assert not host.ledger.keeper_rests(now())
+
+
+@pytest.mark.parametrize("lease_s", [10.0, 60.0])
+@virtual_time
+async def test_a_claim_for_long_is_seen_in_time_and_wakes_nobody(lease_s: float) -> None:
+    """A keeper that is woken for each of many short activities takes as much CPU as half of them."""
+    host = LeasedHost()
+    await asyncio.sleep(10.1)
+    rests_until = host.ledger.get(Host.KEEPER_TICK)
+    host.claim(lease_s)
+    await asyncio.sleep(0.01)
+    assert host.ledger.get(Host.KEEPER_TICK) == rests_until
+    await asyncio.sleep(min(lease_s / 3, 20.0))
+    assert host.beats
+
+
+@virtual_time
+async def test_a_worker_wakes_the_keeper_before_it_forgets_attempts_that_nobody_has_moved() -> None:
+    """Its ring holds those of a few seconds, at the rate of light ones not even of one rest."""
+    host = LeasedHost()
+    await asyncio.sleep(10.1)
+    claims = 0
+    while not ends_the_rest(host.ledger, host.segment, 60.0, now()):
+        index, _ = host.claim(activity_id=f"a-{claims}")
+        record = host.segment.record(index)
+        assert record is not None
+        host.segment.history.add(record, (now(), now(), now(), 0.0), 0, None)
+        host.segment.history.resume()
+        host.writer.clear(index)
+        claims += 1
+    assert 100 <= claims <= 200
+    host.claim()
+    await asyncio.sleep(0.01)
+    assert not host.ledger.keeper_rests(now())
+    assert len(host.ledger.ended_attempts()) == claims
 
 
 @virtual_time

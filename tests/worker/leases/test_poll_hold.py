@@ -246,7 +246,7 @@ class SmallHost:
             segment = open_segment(self.ledger, index=index)
             hold = PollHold(self.ledger)
             host = SharedHost(
-                rouse_keeper=self.keeper.woken.set,
+                rouse_keeper=lambda _: self.keeper.woken.set(),
                 polls_wait=lambda hold=hold: obeys and hold.holds(now()),  # type: ignore[misc]
             )
             registry = Registry()

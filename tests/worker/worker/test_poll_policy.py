@@ -14,16 +14,9 @@ from hypothesis import strategies as st
 from polling_kit import Item, SimHost
 
 from flowherd.worker.admission import claimable
-from flowherd.worker.poll_policy import (
-    RISE,
-    SOON_S,
-    Leave,
-    Pace,
-    Poll,
-    Rhythm,
-    Wait,
-    decide,
-)
+from flowherd.worker.next_step import SOON_S
+from flowherd.worker.poll_pace import RISE, Pace, Rhythm
+from flowherd.worker.poll_policy import Leave, Poll, Wait, decide
 from flowherd.worker.sibling_processes import OVERDUE_S, Sibling
 
 RHYTHM = Rhythm(0.1, 2.0)
@@ -109,7 +102,7 @@ def test_a_stream_of_light_work_is_picked_up_soon() -> None:
 def test_a_chain_of_dependent_steps_goes_on_within_milliseconds(children: int) -> None:
     """A completion usually makes the next step ready."""
     host = SimHost(children)
-    host.on_end = lambda: host.arrive(Item(host.now + SOON_S))
+    host.on_end = lambda _: host.arrive(Item(host.now + SOON_S))
     host.arrive(Item(1003.0))
     host.run(10.0)
     assert len(host.pick_ups) > 500
@@ -136,11 +129,15 @@ def test_heavy_activities_queued_at_once_spread_over_the_children(
 
 def test_waiting_activities_spread_by_load() -> None:
     """Their loops are free; still eight on one child and none on its siblings would share one core."""
-    host = SimHost(4).run(5.0)
-    host.arrive(*(Item(host.now + 0.05 * number, 10.0) for number in range(40)))
-    host.run(5.0)
-    assert host.per_child.total() == 40
-    assert max(host.per_child.values()) <= 2 * min(host.per_child.values()) + 1, host.per_child
+    most = []
+    for seed in range(8):
+        host = SimHost(4, seed=seed).run(5.0)
+        host.arrive(*(Item(host.now + 0.05 * number, 10.0) for number in range(40)))
+        host.run(5.0)
+        assert host.per_child.total() == 40
+        most.append(max(host.per_child.values()))
+    assert statistics.mean(most) <= 14.5, most
+    assert max(most) <= 16, most
 
 
 @pytest.mark.parametrize("warm_up", [False, True])
@@ -294,10 +291,18 @@ def test_a_process_whose_loop_lags_leaves_its_turn_to_one_whose_loop_does_not() 
     assert turn == Poll()
 
 
-def test_how_much_is_asked_for_beside_siblings_doubles_with_full_batches_and_halves_with_empty_ones() -> None:
+def test_how_much_is_asked_for_beside_siblings_doubles_with_full_batches_and_halves_with_those_of_idleness() -> (
+    None
+):
+    """A poll after work that finds nothing has only come too early."""
     pace, rng, ramps = Pace(), random.Random(1), []
+    for due_at in (0.0, 1.0):
+        pace = Pace(ramp=8, due_at=due_at).after_poll(8, 0, 1.0, 1.0, rng, load=0, is_light=True)
+        ramps.append(pace.ramp)
+    assert ramps == [8, 4]
+    pace, ramps = Pace(), []
     for asked, found in ((1, 0), (1, 1), (2, 2), (4, 4), (8, 5), (8, 0), (4, 0), (2, 0)):
-        pace = pace.after_poll(asked, found, 1.0, 1.0, rng, load=0, is_light=True)
+        pace = pace._replace(due_at=1.0).after_poll(asked, found, 1.0, 1.0, rng, load=0, is_light=True)
         ramps.append(pace.ramp)
     assert ramps == [1, 2, 4, 8, 8, 4, 2, 2]
 
@@ -332,6 +337,8 @@ siblings = st.builds(
         is_hungry=st.booleans(),
         ramp=st.just(1),
         jitter=st.floats(0.7, 1.0),
+        receipt_at=times,
+        pause_s=st.floats(0.002, 0.05),
     ),
     siblings,
     st.lists(siblings, max_size=8),

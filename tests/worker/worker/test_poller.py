@@ -14,8 +14,8 @@ from flowherd.client.engine_protocol import Batch, Undecodable
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ForeignReply, ReplyTooLarge
 from flowherd.ledger import Cell, Clock
 from flowherd.settings.worker_config import WorkerConfig
+from flowherd.worker.next_step import SOON_S
 from flowherd.worker.poll_batch_size import LEAST
-from flowherd.worker.poll_policy import SOON_S
 from flowherd.worker.poller import Mode, Poller
 from flowherd.worker.sibling_processes import Siblings
 
@@ -44,7 +44,7 @@ class Polling:
         self.table.attempts._acknowledged = self.poller.acknowledged
         self.task = asyncio.get_running_loop().create_task(self.poller.run())
 
-    def claims_seen(self) -> None:
+    def claims_seen(self, _: float) -> None:
         """How many records there were when the poller said that claims had come."""
         self.claims.append(len(list(self.table.segment.records())))
 
@@ -130,7 +130,7 @@ async def test_there_is_never_more_than_one_poll_in_flight() -> None:
 
     polling.engine.script("poll", *[count] * 1000)
     for _ in range(50):
-        polling.poller.acknowledged()
+        polling.poller.acknowledged("wf-1")
         polling.poller.slots_changed()
         await asyncio.sleep(0.1)
     assert most == 1
@@ -191,7 +191,7 @@ async def test_idle_polls_slow_down_and_work_or_a_completion_makes_them_quick_ag
     await asyncio.sleep(10.0)
     assert 3 <= len(polling.polls) - begun <= 8
     before = len(polling.polls)
-    polling.poller.acknowledged()
+    polling.poller.acknowledged("wf-1")
     await asyncio.sleep(0.02)
     assert len(polling.polls) > before + 1
 
@@ -307,7 +307,7 @@ async def test_quiet_stops_polling_until_it_is_resumed() -> None:
     polling.poller.set_mode(Mode.QUIET)
     before = len(polling.polls)
     await asyncio.sleep(60.0)
-    polling.poller.acknowledged()
+    polling.poller.acknowledged("wf-1")
     await asyncio.sleep(60.0)
     assert len(polling.polls) == before
     polling.poller.set_mode(Mode.POLLING)
@@ -466,7 +466,7 @@ async def test_no_acknowledgement_is_missed_where_two_rounds_of_the_loop_have_th
     polling.table.handlers.end("a-1")
     await asyncio.sleep(1.0)
     polling.engine.offer(an_activity("a-2"))
-    polling.poller.acknowledged()
+    polling.poller.acknowledged("wf-1")
     await polling.table.rest()
     answered.set()
     await asyncio.sleep(10.0)

@@ -27,10 +27,13 @@ def test_a_process_sees_what_the_others_have_published_and_not_itself(ledger: Le
     one.say_polled(6.0)
     one.say_drained(6.0)
     one.say_next(7.0)
+    one.say_pause(0.05, 4.0)
     ledger.segments[0].put(Cell.RUNNING, 3)
     ledger.segments[0].put(Cell.ON_LOOP, 2)
     ledger.segments[0].set_clock(Clock.LOOP_LAG_S, 0.25)
-    expected = Sibling(0, 7.0, 6.0, 6.0, 5.0, load=3, lag_s=0.25, is_on_loop=True)
+    expected = Sibling(
+        0, 7.0, 6.0, 6.0, 5.0, load=3, lag_s=0.25, is_on_loop=True, pause_s=0.05, learned_at=4.0
+    )
     assert two.look(10.0) == [expected, Sibling(2)]
     assert one.me() == expected
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+import threading
 import time
 from collections import Counter
 from contextvars import copy_context
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 BLOCKED_S = 0.25
 _LOOK_EVERY_S = 0.05
+_LOOK_AGAIN_S = (
+    0.2  # while none runs, but one has lately: to be woken for each would cost more than a short one does
+)
+_RESTS_AFTER = 10  # looks in vain
 _SAY_AGAIN_AFTER_S = 60.0
 _NOT_THE_USERS = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -34,7 +39,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Watchdog:
-    """Looks some twenty times a second while something runs, and sleeps otherwise.
+    """Looks some twenty times a second while something runs, and sleeps two seconds after the last has ended.
 
     Args:
         meter: tells since when a handler has been on the loop.
@@ -71,10 +76,18 @@ class Watchdog:
         start_thread("watchdog", partial(context.run, self._watch))
 
     def _watch(self) -> None:
+        in_vain, pause = _RESTS_AFTER, threading.Event()
         while True:
-            self._meter.stepping.wait()
-            self.look()
-            self._probe.nap(_LOOK_EVERY_S)
+            if in_vain == _RESTS_AFTER:
+                self._meter.stepping.wait()
+                in_vain = 0
+            if self._meter.stepping.is_set():
+                in_vain = 0
+                self.look()
+                self._probe.nap(_LOOK_EVERY_S)
+            else:
+                in_vain += 1
+                pause.wait(_LOOK_AGAIN_S)
 
     def look(self) -> str | None:
         """Returns the place that blocks when a step has lasted too long, else None; counts each step once."""

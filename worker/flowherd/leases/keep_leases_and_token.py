@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.background import Tasks
-from flowherd.client.bearer_tokens import HostTokens
+from flowherd.client.bearer_tokens import BearerAuth, HostTokens
 from flowherd.client.kruxia import connect
 from flowherd.client.token_schedule import TokenSchedule
 from flowherd.leases import heartbeats, settlement
 from flowherd.leases.cancellation import Canceller
+from flowherd.leases.engine_watch import EngineWatch
 from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.transport.transport import new_client
 
@@ -60,6 +61,9 @@ class KeeperTasks:
         self._settling = connect(config, tokens, connections=settlement.PLACES)
         self._leases = LeaseKeeper(self._beating, self._settling, ledger, config, wakeups.wake)
         self._canceller = Canceller(self._settling, ledger, wakeups.wake, deadline_s=config.call_deadline_s)
+        auth = BearerAuth(tokens, config.api_url) if tokens is not None else None
+        self._watching = new_client(config.api_url, auth, connections=1)
+        self._watch = EngineWatch(self._watching, ledger)
         self._tasks = Tasks()
         self._work: list[asyncio.Task[None]] = []
         self.woken = self._leases.woken
@@ -67,7 +71,7 @@ class KeeperTasks:
     async def run_until(self, ended: asyncio.Future[None]) -> bool:
         """Starts the tasks and waits until `ended` is done; returns False when a task failed, with its cause logged."""
         asyncio.get_running_loop().add_reader(self._wakeups.keeper, self._heed_wakeup)
-        self._work = [self._tasks.spawn(self._leases.run())]
+        self._work = [self._tasks.spawn(self._leases.run()), self._tasks.spawn(self._watch.run())]
         if self._token is not None:
             self._work.append(self._tasks.spawn(self._token.run()))
         await asyncio.wait({*self._work, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -103,4 +107,5 @@ class KeeperTasks:
             task.cancel()
         await self._beating.aclose()
         await self._settling.aclose()
+        await self._watching.aclose()
         await self._http.aclose()

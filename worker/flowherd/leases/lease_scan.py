@@ -24,9 +24,20 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
 
 SCAN_EVERY_S = 0.2
-RESTS_FOR_S = 2.0  # while nothing is held: whoever claims ends the rest (`Ledger.keeper_rests`)
+RESTS_FOR_S = 2.0  # while nothing is held (`Ledger.keeper_rests`)
+URGENT_LEASE_S = 5 * RESTS_FOR_S  # a claim for less ends the rest: else its first beat could be late
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+def ends_the_rest(ledger: Ledger, segment: Segment, shortest_lease_s: float, now: float) -> bool:
+    """True when the worker in `segment` has to wake the keeper after a poll that brought work.
+
+    Most claims are seen in time when the rest is over; to be woken for each burst of short activities would cost more
+    than they do.
+    """
+    is_urgent = shortest_lease_s < URGENT_LEASE_S or segment.history.is_filling
+    return is_urgent and ledger.keeper_rests(now)
 
 
 class LeaseKeeper:

@@ -108,6 +108,11 @@ class AttemptHistory:
         """Returns the host's rings; a ring holds one entry fewer than it has slots."""
         return cls(map_, offset, MOST_ATTEMPTS + 1, MOST_FAILURES + 1)
 
+    @property
+    def is_filling(self) -> bool:
+        """True when the keeper should move the entries away soon."""
+        return self.attempts.is_filling or self.failures.is_filling
+
     def resume(self) -> None:
         """Continues where the previous writer ended; for a worker, before its first write."""
         self.attempts.resume()

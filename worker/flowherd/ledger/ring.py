@@ -50,6 +50,11 @@ class Ring:
         """The number of entries overwritten before they were moved away."""
         return min(self._cells[_MISSED], _PLAUSIBLE)
 
+    @property
+    def is_filling(self) -> bool:
+        """True when a quarter of the slots hold what nobody has moved away yet."""
+        return 4 * (self._written - self._cells[_TAKEN]) >= self.slots
+
     def resume(self) -> None:
         """Continues where the previous writer ended; for a writer, before its first `append`."""
         self._written = self.written
@@ -89,6 +94,10 @@ class Ring:
     def entries(self, word: bytes = b"") -> list[bytes]:
         """Returns all entries that contain `word`, oldest first."""
         return self._split(self._read(0, self.written)[1], word)
+
+    def since(self, number: int) -> list[bytes]:
+        """Those that were written after so many, the oldest first, as far as they are there."""
+        return self._split(self._read(number, self.written)[1], b"")
 
     def waiting(self, word: bytes = b"") -> list[bytes]:
         """Returns the entries that contain `word` and have not been moved away yet, oldest first."""

@@ -146,3 +146,5 @@ class Clock(IntEnum):
     DRAINED_AT = 73
     WORKED_AT = 74
     LOOP_READ_AT = 75  # the time of the last reading of the loop's lag; not updated while no handler runs
+    PAUSE_S = 76  # seconds from a receipt to the poll for what follows, as this process has learned them
+    LEARNED_AT = 77  # the time of the last such lesson

@@ -26,6 +26,7 @@ from flowherd.files.scratch_folders import begin_sweep
 from flowherd.files.transfers import EngineFiles
 from flowherd.isolates.isolate import IsolateRules
 from flowherd.isolates.isolate_pool import Isolates
+from flowherd.leases.lease_scan import ends_the_rest
 from flowherd.leases.poll_hold import PollHold
 from flowherd.leases.record_ids import ids_of
 from flowherd.ledger import Cell, Clock, Ledger, RecordWriter, Segment
@@ -141,9 +142,8 @@ class BuiltWorker:
         self.worker.heed_verdicts()
         self.worker.called()
 
-    def _rouse_keeper(self) -> None:
-        """Claims have come: the keeper may have gone to rest since nothing was held."""
-        if self._ledger.keeper_rests(time.monotonic()):
+    def _rouse_keeper(self, shortest_lease_s: float) -> None:
+        if ends_the_rest(self._ledger, self._segment, shortest_lease_s, time.monotonic()):
             self._wakeups.wake_keeper()
 
     def _polls_wait(self) -> bool:

@@ -74,7 +74,7 @@ async def rehearsed() -> int:
     return 0
 
 
-def warm_up() -> None:
+def warm_up(api_url: str = "") -> None:
     """Imports, builds a client and drops it, and keeps the children's garbage collectors off all of that."""
     for name in _NEEDED_BY_EVERY_WORKER:
         importlib.import_module(name)
@@ -83,7 +83,7 @@ def warm_up() -> None:
             importlib.import_module(name)
     if is_asked_for():
         importlib.import_module("flowherd.telemetry.span_export")
-    new_client("http://127.0.0.1", None, connections=1)  # never opened: nothing to close
+    new_client(api_url or "http://127.0.0.1", None, connections=1)  # never opened: nothing to close
     gc.collect()
     gc.freeze()
 

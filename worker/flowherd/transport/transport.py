@@ -83,6 +83,11 @@ def tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+def _tls_for(url: str) -> ssl.SSLContext:
+    """The TLS context, or one that trusts nobody where no TLS is spoken: all authorities take 1 MB."""
+    return tls_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def new_client(
     base_url: str,
     auth: httpx.Auth | None,
@@ -100,7 +105,7 @@ def new_client(
     transport = None
     if is_bounded:
         transport = httpx.AsyncHTTPTransport(
-            verify=tls_context(), limits=limits, trust_env=False, socket_options=[BOUNDED]
+            verify=_tls_for(base_url), limits=limits, trust_env=False, socket_options=[BOUNDED]
         )
     return httpx.AsyncClient(
         base_url=base_url,
@@ -109,7 +114,7 @@ def new_client(
         cookies=CookieJar(
             DefaultCookiePolicy(allowed_domains=())
         ),  # no reply may decide where the next call goes
-        verify=tls_context(),
+        verify=_tls_for(base_url),
         limits=limits,
         timeout=None,  # noqa: S113 - every call has a total deadline instead
         follow_redirects=False,

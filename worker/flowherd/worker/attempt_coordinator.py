@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from flowherd.activities_and_outcomes import Result
+    from flowherd.attempt_ids import AttemptIds
     from flowherd.client.engine_protocol import Batch, Engine
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import RecordWriter, Segment
@@ -62,7 +63,7 @@ class Attempts:
         meter: knows what blocks the loop, and which outcomes leave together.
         crash_history: the host's.
         segments: all of the host.
-        acknowledged: called after each outcome that the engine has taken, and when there is room again.
+        acknowledged: called with the workflow of each attempt that the engine does not wait for any more.
         slots_changed: called when a slot may be free.
         seen: how often the host has been given an activity; None for a worker that is alone.
 
@@ -78,7 +79,7 @@ class Attempts:
         meter: LoopMeter,
         crash_history: CrashHistory,
         segments: Iterable[Segment],
-        acknowledged: Callable[[], None],
+        acknowledged: Callable[[str], None],
         slots_changed: Callable[[], None],
         seen: SeenRow | None = None,
     ) -> None:
@@ -164,10 +165,10 @@ class Attempts:
                 continue
             if attempt.claim is Claim.CRASHED:
                 self._performer.perform(self._table.settled(attempt))
-                self._acknowledged()
+                self._acknowledged(attempt.activity.workflow_id)
             elif attempt.is_held:
                 self._performer.lost(attempt)
-                self._acknowledged()
+                self._acknowledged(attempt.activity.workflow_id)
 
     # The end
 
@@ -247,7 +248,7 @@ class Attempts:
         if attempt.outcome is outcome and attempt.is_reporting and not self._is_abandoned:
             self._records.reported(attempt.activity.name, time.monotonic() - began)
             self._performer.perform(self._table.delivered(attempt, ending, self._clock(), told))
-        self._acknowledged()
+        self._acknowledged(attempt.activity.workflow_id)
 
     def reject(self, command: Reject) -> None:
         """See `Surroundings.reject`."""
@@ -262,15 +263,15 @@ class Attempts:
                 who,
                 lambda: None if self._is_abandoned else worker_id,
                 failure,
-                partial(self._rejected, who.activity_name),
+                partial(self._rejected, who),
             )
         )
 
-    def _rejected(self, name: str, _: Delivered) -> None:
-        self._records.count(name, Ending.FAILED)
+    def _rejected(self, who: AttemptIds, _: Delivered) -> None:
+        self._records.count(who.activity_name, Ending.FAILED)
         self._table.rejected()
         self._changes.note()
-        self._acknowledged()
+        self._acknowledged(who.workflow_id)
 
 
 def _clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:

@@ -3,8 +3,9 @@
 The engine has no long poll, so all that a host can do is ask often when there may be work, rarely when there is none,
 and never twice for the same answer. Three rules, each from what every process publishes about itself:
 
-    quick    after work of its own a process polls 2 ms later, since that usually makes the next step ready, then
-             again and again after a part of the time that has passed since; a sibling's empty poll counts as its own
+    quick    after work of its own a process polls once the engine should have the next step (`next_step.py`), then
+             again and again after a part of the time that has passed since, as long as no sibling has had work later;
+             a sibling's empty poll counts as its own
     turns    without work of its own it takes the first free place in the host's calendar: the host polls once an
              interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll
     leaving  at its due time a process that is busier than a sibling wakes that sibling instead, and polls only if
@@ -16,118 +17,24 @@ ones have not ended asks for no more than makes it as busy as its freest sibling
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowherd.worker.poll_batch_size import MOST, BatchSize
+from flowherd.worker.next_step import SOON_S, NextStep
+from flowherd.worker.poll_batch_size import BatchSize
+from flowherd.worker.poll_pace import CLOSE_S, Pace, Rhythm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from flowherd.backoff import Rng
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.sibling_processes import Sibling, Siblings
 
-SOON_S = 0.002  # after work, or an acknowledged completion: that usually makes the next step ready
-RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
 CROWDED = 1 / 3  # of a period: a poll that comes sooner after another one tells too little
 GAP = 1 / 2  # of a period: what must be free after a place, or its owner would give it up
-IDLE_AFTER_S = 600.0  # without work for this long, polls spread out to the longest interval
-SPREADING_S = 10.0  # seconds beyond that in which the pause grows by one interval
 PATIENCE_S = 0.01  # how long a process that left its turn to a sibling waits for its poll
 RECENTLY_S = 0.1  # a poll that began since may be under way
-CLOSE_S = 0.0005  # a timer may fire this early
 LAGGING_S = 0.02  # a loop that is this late should leave work to others
-
-
-@dataclass(frozen=True, slots=True)
-class Rhythm:
-    """Seconds between the polls of a host without work: at first, and at most after long idleness."""
-
-    interval_s: float
-    interval_max_s: float
-
-    def period_s(self, idle_s: float) -> float:
-        """The pause when the host has had no work for `idle_s` seconds."""
-        if idle_s < IDLE_AFTER_S:
-            return self.interval_s
-        longer_s = self.interval_s * (1 + (idle_s - IDLE_AFTER_S) / SPREADING_S)
-        return max(self.interval_s, min(self.interval_max_s, longer_s))
-
-
-class Pace(NamedTuple):
-    """The memory of a process between its polls. Times are monotonic seconds. A tuple, as `Sibling`.
-
-    Attributes:
-        worked_at: when it last got work, or had an outcome acknowledged.
-        polled_at: when its last poll began.
-        drained_at: when its last poll began that brought less than was asked for.
-        due_at: its place in the calendar, 0 for none yet.
-        rang_at: when it last woke a sibling.
-        is_called: whether a sibling has woken it, so that it polls at once.
-        is_hungry: whether its last poll brought all that was asked for, and nothing that keeps it from more.
-        ramp: how much the next poll may ask for beside siblings.
-        settled_at: with this load or less, at least half as many as came last have ended.
-        jitter: of the next pause: processes forked together, and hosts started together, would poll in phase.
-
-    """
-
-    worked_at: float = 0.0
-    polled_at: float = 0.0
-    drained_at: float = 0.0
-    due_at: float = 0.0
-    rang_at: float = 0.0
-    is_called: bool = False
-    is_hungry: bool = False
-    ramp: int = 1
-    settled_at: float = math.inf
-    jitter: float = 1.0
-
-    def after_poll(
-        self, asked: int, found: int, began_at: float, now: float, rng: Rng, *, load: int, is_light: bool
-    ) -> Pace:
-        """The pace after a poll for `asked` activities that began at `began_at` and brought `found`, now in `load`.
-
-        How much may be asked for beside siblings begins at 1, doubles with each full batch and halves with each
-        empty one down to 2: a few heavy activities spread over the host, and many light ones are soon fetched a
-        hundred at a time.
-        """
-        is_full = found >= asked
-        ramp = self.ramp
-        if is_full:
-            ramp = min(2 * ramp, MOST)
-        elif not found:
-            ramp = max(ramp // 2, min(ramp, 2))
-        return self._replace(
-            worked_at=now if found else self.worked_at,
-            polled_at=began_at,
-            drained_at=self.drained_at if is_full else began_at,
-            due_at=0.0,
-            is_called=False,
-            is_hungry=is_full and is_light,
-            ramp=ramp,
-            settled_at=load - found / 2 if found else math.inf,
-            jitter=rng.uniform(0.7, 1.0),
-        )
-
-    def after_failure(self, began_at: float, rng: Rng) -> Pace:
-        """The pace after a poll without an answer: the queue may hold anything."""
-        jitter = rng.uniform(0.7, 1.0)
-        return self._replace(polled_at=began_at, due_at=0.0, is_called=False, is_hungry=False, jitter=jitter)
-
-    def is_filling(self, load: int) -> bool:
-        """Less than half of what came last has ended: more would make a process with this load busier for long."""
-        return load > self.settled_at
-
-    def quick_at(self, drained_at: float, period_s: float, now: float, *, is_roomy: bool) -> float | None:
-        """The time at which its own work is reason to poll; None when the queue has long been empty since."""
-        if self.is_called or (self.is_hungry and is_roomy):
-            return now
-        since_work_s = drained_at - self.worked_at
-        if since_work_s < SOON_S - CLOSE_S:
-            return self.worked_at + SOON_S
-        return drained_at + since_work_s * RISE * self.jitter if since_work_s < period_s else None
 
 
 class Poll(NamedTuple):
@@ -170,11 +77,11 @@ def decide(
         drained_at, worked_at = max(drained_at, *drained), max(worked_at, *worked)
         polled_by_others_at = max(polled)
     period_s = rhythm.period_s(now - worked_at)
-    due_at = pace.quick_at(drained_at, period_s, now, is_roomy=is_roomy)
+    polled_at = max(pace.polled_at, polled_by_others_at)
+    due_at = pace.quick_at(polled_at, drained_at, worked_at, period_s, now, is_roomy=is_roomy)
     if due_at is None:
         is_taken = pace.due_at <= now + CLOSE_S and polled_by_others_at > now - CROWDED * period_s
         if not pace.due_at or is_taken:
-            polled_at = max(pace.polled_at, polled_by_others_at)
             pace = pace._replace(due_at=_free_place(polled_at, siblings, period_s * pace.jitter, now))
         due_at = pace.due_at
     if due_at > now + CLOSE_S:
@@ -184,7 +91,7 @@ def decide(
         return Poll(), pace
     if now < pace.rang_at + PATIENCE_S:
         return Wait(pace.rang_at + PATIENCE_S), pace
-    if max(pace.polled_at, polled_by_others_at) <= pace.rang_at:
+    if polled_at <= pace.rang_at:
         return Poll(), pace  # whom it had woken did not come
     return Leave(freest.number, now + PATIENCE_S), pace._replace(rang_at=now)
 
@@ -267,17 +174,21 @@ class PollPolicy:
         self._siblings = siblings
         self._rng = rng
         self._pace = Pace()
+        self._next_step = NextStep(config.poll_interval_s)
         self._worked_at = now
+        self._receipt_at = 0.0
 
     def __repr__(self) -> str:
         return f"<PollPolicy {self._pace}>"
 
     def next_at(self, now: float, *, is_roomy: bool) -> float:
         """The time to poll, or to look again: at once if not later than `now`. Tells the siblings."""
-        pace = self._pace
-        if pace.worked_at != self._worked_at:
-            pace = pace._replace(worked_at=self._worked_at)
-        others = self._siblings.look(now)
+        pace, step, others = self._pace, self._next_step, self._siblings.look(now)
+        for one in others:
+            if one.learned_at > step.learned_at:
+                step.take(one.pause_s, one.learned_at)
+        if pace.worked_at != self._worked_at or pace.pause_s != step.pause_s:
+            pace = pace._replace(worked_at=self._worked_at, receipt_at=self._receipt_at, pause_s=step.pause_s)
         turn, self._pace = decide(pace, self._siblings.me(), others, self._rhythm, now, is_roomy=is_roomy)
         match turn:  # by names: for places Python 3.11 looks up a name that is new each time, and caches it
             case Poll():
@@ -305,13 +216,26 @@ class PollPolicy:
 
     def began(self, now: float) -> None:
         """A poll has begun."""
+        self._receipt_at = 0.0
         self._siblings.say_polled(now)
 
-    def found(self, asked: int, found: int, *, began_at: float, now: float, is_light: bool) -> None:
+    def found(
+        self,
+        asked: int,
+        found: int,
+        *,
+        began_at: float,
+        now: float,
+        is_light: bool,
+        workflow_ids: Collection[str] = (),
+    ) -> None:
         """A poll has brought `found` activities; wakes a sibling when there may be more than this process can start.
 
-        It had asked for `asked` at `began_at`; `is_light` when all that came is known to leave this process free.
+        It had asked for `asked` at `began_at`; `is_light` when all that came is known to leave this process free;
+        `workflow_ids` are of what came.
         """
+        if workflow_ids:
+            self._learn(workflow_ids, began_at, now)
         load = self._siblings.me().load
         pace = self._pace.after_poll(asked, found, began_at, now, self._rng, load=load, is_light=is_light)
         self._batch_size.found(asked, found, now)
@@ -326,6 +250,13 @@ class PollPolicy:
                 pace = pace._replace(rang_at=now)
         self._pace = pace
 
+    def _learn(self, workflow_ids: Collection[str], began_at: float, now: float) -> None:
+        drained_at = max((one.drained_at for one in self._siblings.look(now)), default=0.0)
+        step, learned_at = self._next_step, self._next_step.learned_at
+        step.found(workflow_ids, began_at, max(drained_at, self._pace.drained_at))
+        if step.learned_at != learned_at:
+            self._siblings.say_pause(step.pause_s, step.learned_at)
+
     def too_large(self) -> None:
         """An answer was longer than allowed: asks for one at a time until one fits."""
         self._limit = 1
@@ -338,6 +269,16 @@ class PollPolicy:
         """Work has come, or an outcome was acknowledged."""
         self._worked_at = now
         self._siblings.say_worked(now)
+
+    def acknowledged(self, workflow_id: str, now: float) -> bool:
+        """The engine has taken the outcome of an activity of that workflow; True for the first since the last poll."""
+        self._next_step.acknowledged(workflow_id, now)
+        if now != self._worked_at:  # else it is one of many
+            self.worked(now)
+        is_first = not self._receipt_at
+        if is_first:
+            self._receipt_at = now
+        return is_first
 
     def called(self) -> None:
         """A sibling wants this process to poll."""

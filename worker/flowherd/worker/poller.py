@@ -18,7 +18,7 @@ from flowherd.client.engine_protocol import Batch
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, Timing
 from flowherd.thread_time import busy_s
-from flowherd.worker.poll_policy import SOON_S, PollPolicy
+from flowherd.worker.poll_policy import PollPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -65,7 +65,7 @@ class Poller:
         circuit: the circuit for calls to the engine.
         attempts: receives the claimed activities.
         siblings: the host's other processes.
-        claimed: called after each poll that brought work, once the ledger has it.
+        claimed: called after each poll that brought work, once the ledger has it, with the shortest lease in seconds.
         polls_wait: whether a poll could take what another process of the host still holds (faults.md N6).
 
     Attributes:
@@ -82,7 +82,7 @@ class Poller:
         circuit: Circuit,
         attempts: Attempts,
         siblings: Siblings,
-        claimed: Callable[[], None],
+        claimed: Callable[[float], None],
         polls_wait: Callable[[], bool],
     ) -> None:
         self._config = config
@@ -100,7 +100,7 @@ class Poller:
         self._polls = 0
         self._mode = Mode.POLLING
         self._sleep: asyncio.Future[None] | None = None
-        self._wakes_at = self._acknowledged_at = 0.0
+        self._wakes_at = 0.0
         self._wakes_when_free = 0
         self._turn: asyncio.Task[None] | None = None
         self.in_flight: str | None = None
@@ -122,13 +122,10 @@ class Poller:
         if self._sleep is not None and self._slots.free >= self._wakes_when_free:
             self._wake()
 
-    def acknowledged(self) -> None:
-        """The engine has taken an outcome, which usually makes the next step ready: polls soon."""
+    def acknowledged(self, workflow_id: str) -> None:
+        """The engine has taken an outcome, which usually makes the workflow's next activity ready: polls soon."""
         now = self._loop.time()
-        if now != self._acknowledged_at:  # else it is one of many
-            self._acknowledged_at = now
-            self._policy.worked(now)
-        if self._wakes_at > now + SOON_S:
+        if self._policy.acknowledged(workflow_id, now) or self._wakes_at == math.inf:
             self._wake()
 
     def called(self) -> None:
@@ -223,8 +220,8 @@ class Poller:
         finally:
             self._attempts.polled(asked, batch, began_at)
         found = len(batch.activities) + len(batch.undecodable)
-        if found:
-            self._claimed()
+        if batch.activities:
+            self._claimed(min(self._config.lease_s(one.timeout_s) for one in batch.activities))
         self._note_fill(min(len(batch.activities) / wanted, 1.0))
         self._policy.found(
             asked,
@@ -232,6 +229,7 @@ class Poller:
             began_at=began_at,
             now=self._loop.time(),
             is_light=not found or all(map(self._meter.is_light, {one.name for one in batch.activities})),
+            workflow_ids=[one.workflow_id for one in batch.activities],
         )
 
     async def _ask(self, permits: int, began_at: float) -> Batch:

@@ -33,6 +33,7 @@ def _reader(*cells: Cell | Clock) -> Struct:
 _read_cells = _reader(
     Cell.STARTED, Cell.ENDED, Cell.OPENED, Cell.RUNNING, Cell.ON_LOOP,
     Clock.LOOP_LAG_S, Clock.NEXT_POLL_AT, Clock.POLLED_AT, Clock.DRAINED_AT, Clock.WORKED_AT,
+    Clock.PAUSE_S, Clock.LEARNED_AT,
 ).unpack_from  # fmt: skip
 
 
@@ -50,6 +51,8 @@ class Sibling(NamedTuple):
         load: the number of running activities.
         lag_s: the lag of its loop.
         is_on_loop: True while a handler occupies its loop.
+        pause_s: seconds between a receipt and the poll for what follows, as it has learned them (`NextStep`).
+        learned_at: the time of its last lesson.
 
     """
 
@@ -61,6 +64,8 @@ class Sibling(NamedTuple):
     load: int = 0
     lag_s: float = 0.0
     is_on_loop: bool = False
+    pause_s: float = 0.0
+    learned_at: float = 0.0
 
     def will_poll(self, now: float) -> bool:
         """True when it is expected to poll: it has free slots, and has not missed its time."""
@@ -123,6 +128,11 @@ class Siblings:
         """Publishes the time at which activities came, or an outcome was acknowledged."""
         self._own.set_clock(_WORKED_AT, at)
 
+    def say_pause(self, pause_s: float, at: float) -> None:
+        """Publishes the pause between a receipt and the poll for what follows."""
+        self._own.set_clock(Clock.PAUSE_S, pause_s)
+        self._own.set_clock(Clock.LEARNED_AT, at)
+
     def wake(self, number: int) -> None:
         """Makes the process in this segment poll at once."""
         if self._wakeups is not None:
@@ -131,11 +141,14 @@ class Siblings:
 
 def _seen(segment: Segment) -> Sibling | None:
     """Returns the state in a segment; None when it belongs to no live process."""
-    started, ended, opened, load, on_loop, lag_s, next_at, polled_at, drained_at, worked_at = _read_cells(
-        segment.map, segment.offset
-    )
+    (
+        started, ended, opened, load, on_loop,
+        lag_s, next_at, polled_at, drained_at, worked_at, pause_s, learned_at,
+    ) = _read_cells(segment.map, segment.offset)  # fmt: skip
     if started == ended or opened != started:
         return None
-    if not isfinite(lag_s + next_at + polled_at + drained_at + worked_at):
+    if not isfinite(lag_s + next_at + polled_at + drained_at + worked_at + pause_s + learned_at):
         return None  # the segment is corrupt: the supervisor ends that process
-    return Sibling(segment.number, next_at, polled_at, drained_at, worked_at, load, lag_s, on_loop != 0)
+    return Sibling(
+        segment.number, next_at, polled_at, drained_at, worked_at, load, lag_s, on_loop != 0, pause_s, learned_at
+    )  # fmt: skip

@@ -37,7 +37,7 @@ RELEASE_S = 0.8  # for requeueing activities after the drain limit
 log = structlog.stdlib.get_logger(__name__)
 
 
-def _nothing() -> None:
+def _nothing(_: float) -> None:
     """For a worker whose leases nobody keeps."""
 
 
@@ -64,7 +64,7 @@ class SharedHost:
         seen: how often the host has been given an activity, None for a row of its own.
         siblings: the host's other processes, None for a worker that is alone.
         isolates: where activities with offload="process" run; None where nobody makes them.
-        rouse_keeper: called once the ledger has claims that the keeper may not have seen.
+        rouse_keeper: called once the ledger has claims that the keeper may not have seen, with the shortest lease.
         polls_wait: whether a poll could take what this host still holds (`PollHold`).
 
     """
@@ -74,7 +74,7 @@ class SharedHost:
     seen: SeenRow | None = None
     siblings: Siblings | None = None
     isolates: Isolates | None = None
-    rouse_keeper: Callable[[], None] = _nothing
+    rouse_keeper: Callable[[float], None] = _nothing
     polls_wait: Callable[[], bool] = _never
 
 
@@ -273,8 +273,8 @@ class Worker:
     def _slots_changed(self) -> None:
         self._poller.slots_changed()
 
-    def _acknowledged(self) -> None:
-        self._poller.acknowledged()
+    def _acknowledged(self, workflow_id: str) -> None:
+        self._poller.acknowledged(workflow_id)
 
 
 def _now() -> float:

@@ -1,0 +1,134 @@
+"""The pace of a process's polls: what it remembers between them, and when its own work is reason for the next. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from flowherd.worker.next_step import SOON_S
+from flowherd.worker.poll_batch_size import MOST
+
+if TYPE_CHECKING:
+    from flowherd.backoff import Rng
+
+APART = 1 / 2  # of the pause after a receipt: what lies between two polls of a host for that reason, at least
+RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
+IDLE_AFTER_S = 600.0  # without work for this long, polls spread out to the longest interval
+SPREADING_S = 10.0  # seconds beyond that in which the pause grows by one interval
+CLOSE_S = 0.0005  # a timer may fire this early
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Seconds between the polls of a host without work: at first, and at most after long idleness."""
+
+    interval_s: float
+    interval_max_s: float
+
+    def period_s(self, idle_s: float) -> float:
+        """The pause when the host has had no work for `idle_s` seconds."""
+        if idle_s < IDLE_AFTER_S:
+            return self.interval_s
+        longer_s = self.interval_s * (1 + (idle_s - IDLE_AFTER_S) / SPREADING_S)
+        return max(self.interval_s, min(self.interval_max_s, longer_s))
+
+
+class Pace(NamedTuple):
+    """The memory of a process between its polls. Times are monotonic seconds. A tuple, as `Sibling`.
+
+    Attributes:
+        worked_at: when it last got work, or had an outcome acknowledged.
+        receipt_at: when the first outcome since its last poll was acknowledged, 0 for none.
+        pause_s: between a receipt and the poll for what follows (`NextStep`).
+        polled_at: when its last poll began.
+        drained_at: when its last poll began that brought less than was asked for.
+        due_at: its place in the calendar, 0 for none yet.
+        rang_at: when it last woke a sibling.
+        is_called: whether a sibling has woken it, so that it polls at once.
+        is_hungry: whether its last poll brought all that was asked for, and nothing that keeps it from more.
+        ramp: how much the next poll may ask for beside siblings.
+        settled_at: with this load or less, at least half as many as came last have ended.
+        jitter: of the next pause: processes forked together, and hosts started together, would poll in phase.
+
+    """
+
+    worked_at: float = 0.0
+    receipt_at: float = 0.0
+    pause_s: float = SOON_S
+    polled_at: float = 0.0
+    drained_at: float = 0.0
+    due_at: float = 0.0
+    rang_at: float = 0.0
+    is_called: bool = False
+    is_hungry: bool = False
+    ramp: int = 1
+    settled_at: float = math.inf
+    jitter: float = 1.0
+
+    def after_poll(
+        self, asked: int, found: int, began_at: float, now: float, rng: Rng, *, load: int, is_light: bool
+    ) -> Pace:
+        """The pace after a poll for `asked` activities that began at `began_at` and brought `found`, now in `load`.
+
+        How much may be asked for beside siblings begins at 1, doubles with each full batch and halves with each
+        empty one of an idle host down to 2: a few heavy activities spread over the host, and many light ones are soon
+        fetched a hundred at a time.
+        """
+        is_full = found >= asked
+        ramp = self.ramp
+        if is_full:
+            ramp = min(2 * ramp, MOST)
+        elif not found and self.due_at:
+            ramp = max(ramp // 2, min(ramp, 2))
+        return self._replace(
+            worked_at=now if found else self.worked_at,
+            receipt_at=0.0,
+            polled_at=began_at,
+            drained_at=self.drained_at if is_full else began_at,
+            due_at=0.0,
+            is_called=False,
+            is_hungry=is_full and is_light,
+            ramp=ramp,
+            settled_at=load - found / 2 if found else math.inf,
+            jitter=rng.uniform(0.7, 1.0),
+        )
+
+    def after_failure(self, began_at: float, rng: Rng) -> Pace:
+        """The pace after a poll without an answer: the queue may hold anything."""
+        jitter = rng.uniform(0.7, 1.0)
+        return self._replace(polled_at=began_at, due_at=0.0, is_called=False, is_hungry=False, jitter=jitter)
+
+    def is_filling(self, load: int) -> bool:
+        """Less than half of what came last has ended: more would make a process with this load busier for long."""
+        return load > self.settled_at
+
+    def quick_at(
+        self,
+        polled_at: float,
+        drained_at: float,
+        worked_at: float,
+        period_s: float,
+        now: float,
+        *,
+        is_roomy: bool,
+    ) -> float | None:
+        """The time at which its own work is reason to poll; None when others are to, or nothing came of it for long.
+
+        Args:
+            polled_at: when the host's last poll began.
+            drained_at: when the host's last poll began that brought less than was asked for.
+            worked_at: when the host last got work, or had an outcome acknowledged.
+            period_s: seconds between the polls of the host without work.
+            now: monotonic seconds.
+            is_roomy: whether at least half of what a poll can bring could start at once.
+
+        """
+        if self.is_called or (self.is_hungry and is_roomy):
+            return now
+        since_work_s = drained_at - self.worked_at
+        if since_work_s < self.pause_s - CLOSE_S:
+            return max((self.receipt_at or self.worked_at) + self.pause_s, polled_at + self.pause_s * APART)
+        if self.worked_at < worked_at or since_work_s >= period_s:
+            return None
+        return drained_at + since_work_s * RISE * self.jitter
