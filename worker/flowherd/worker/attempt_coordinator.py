@@ -17,6 +17,7 @@ from flowherd.ledger import FINAL, Cell
 from flowherd.ledger.states_and_cells import Claim
 from flowherd.worker.activity_log import named, say
 from flowherd.worker.admission import Admission
+from flowherd.worker.adopter import Adopter
 from flowherd.worker.attempt_table import AttemptTable
 from flowherd.worker.attempt_table_types import Ending, Rules
 from flowherd.worker.delivery import Delivered, Delivery
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from flowherd.ledger.crash_history import CrashHistory
     from flowherd.ledger.earlier_attempts import SeenRow
     from flowherd.settings.worker_config import WorkerConfig
+    from flowherd.worker.adopter import Offers
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.attempt_table_types import Reject, WakePoller
     from flowherd.worker.executor_choice import Executors
@@ -65,6 +67,7 @@ class Attempts:
         acknowledged: called after each outcome that the engine has taken, and when there is room again.
         slots_changed: called when a slot may be free.
         seen: how often the host has been given an activity; None for a worker that is alone.
+        offers: what the keeper offers to this worker; None where nobody does.
 
     """
 
@@ -81,6 +84,7 @@ class Attempts:
         acknowledged: Callable[[], None],
         slots_changed: Callable[[], None],
         seen: SeenRow | None = None,
+        offers: Offers | None = None,
     ) -> None:
         self._writer = writer
         self._reporter = reporter
@@ -97,6 +101,7 @@ class Attempts:
         admission = Admission(rules, records, executors, meter, crash_history)
         self._table = AttemptTable(rules, records, admission, config.concurrency)
         self.slots = self._table.slots
+        self._adopter = Adopter(offers, writer, engine, self._table, config.worker_type)
         self._performer = Performer(
             self._table,
             executors,
@@ -132,7 +137,7 @@ class Attempts:
 
     async def all_ended(self) -> None:
         """Returns when nothing is owed to the engine any more; detached handlers are not waited for."""
-        await self._changes.until(lambda: self._table.is_clear)
+        await self._changes.until(lambda: self._table.is_clear and not self._adopter.is_waiting)
         await self._reporter.calls_ended()
 
     # The poller and the supervisor
@@ -145,10 +150,15 @@ class Attempts:
 
     def polled(self, reserved: int, batch: Batch, asked_at: float) -> None:
         """A poll has ended that had reserved so many slots, and was sent at `asked_at`."""
-        commands = self._table.polled(
-            reserved, batch.activities, batch.undecodable, asked_at=asked_at, now=self._clock()
-        )
+        self._records.begin_batch(batch.reply if batch.activities else b"")
+        try:
+            commands = self._table.polled(
+                reserved, batch.activities, batch.undecodable, asked_at=asked_at, now=self._clock()
+            )
+        finally:
+            self._records.end_batch()
         self._performer.perform(commands)
+        self._adopter.look()
 
     def resize(self, limit: int) -> None:
         """The number of slots has changed."""
@@ -168,6 +178,31 @@ class Attempts:
             elif attempt.is_held:
                 self._performer.lost(attempt)
                 self._acknowledged()
+        if not self._is_abandoned:
+            self._heed_offers()
+
+    def _heed_offers(self) -> None:
+        """Begins what it may adopt, and takes what is offered."""
+        was_waiting = self._adopter.is_waiting
+        for adopted in self._adopter.answered():
+            self._records.begin_adopted(adopted.place)
+            try:
+                commands = self._table.polled(
+                    1, [adopted.activity], asked_at=adopted.claimed_at, now=self._clock()
+                )
+            finally:
+                self._records.end_batch()
+            self._performer.perform(commands)
+            log.info(
+                "activity_adopted",
+                from_process=adopted.donor,
+                workflow_id=adopted.activity.workflow_id,
+                activity_id=adopted.activity.activity_id,
+                name=adopted.activity.name,
+            )
+        self._adopter.look()
+        if was_waiting:
+            self.changed()
 
     # The end
 

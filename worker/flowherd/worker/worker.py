@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flowherd.ledger.earlier_attempts import SeenRow
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
+    from flowherd.worker.adopter import Offers
 
 RELEASE_S = 0.8  # for giving work back once a drain's time is up
 
@@ -62,6 +63,7 @@ class SharedHost:
         segments: of all workers, None for a worker that sees its own alone.
         suspects: the host's table of activities that processes have died with, None for a table of its own.
         seen: how often the host has been given an activity, None for a row of its own.
+        offers: what the keeper offers for adoption, None where nobody does.
         siblings: the host's other processes, None for a worker that is alone.
         isolates: where activities with offload="process" run; None where nobody makes them.
         rouse_keeper: called once the ledger has claims that the keeper may not have seen.
@@ -72,6 +74,7 @@ class SharedHost:
     segments: Iterable[Segment] | None = None
     crash_history: CrashHistory | None = None
     seen: SeenRow | None = None
+    offers: Offers | None = None
     siblings: Siblings | None = None
     isolates: Isolates | None = None
     rouse_keeper: Callable[[], None] = _nothing
@@ -128,6 +131,7 @@ class Worker:
             self._acknowledged,
             self._slots_changed,
             host.seen,
+            host.offers,
         )
         self._poller = Poller(
             config,
@@ -166,10 +170,12 @@ class Worker:
     def quiet(self) -> None:
         """Stops polling; everything else goes on."""
         self._poller.set_mode(Mode.QUIET)
+        self._segment.put(Cell.ADOPTS, 0)
 
     def resume(self) -> None:
         """Polls, or polls again."""
         self._poller.set_mode(Mode.POLLING)
+        self._segment.put(Cell.ADOPTS, self._order is None)
 
     def drain(self, within_s: float) -> None:
         """Stops polling, lets the running work end within `within_s` seconds, and gives back the rest."""
@@ -212,6 +218,7 @@ class Worker:
     async def _stop(self, polling: asyncio.Task[None]) -> Stopped:
         """Stop taking slots; await the poll; run to the end and deliver; give back the rest."""
         self._poller.set_mode(Mode.STOPPING)
+        self._segment.put(Cell.ADOPTS, 0)
         self._environment.shutdown.request()
         if self.isolates is not None:
             self.isolates.send_draining()
