@@ -75,12 +75,12 @@ class Adoptions:
         ledger: Ledger,
         wake: Callable[[int], None],
         clock: Callable[[], float],
-        reached: Callable[[str], object] | None = None,
+        reached: Callable[[str], object] = crashpoints.reached,
     ) -> None:
         self._ledger = ledger
         self._wake = wake
         self._clock = clock
-        self._reached = reached or crashpoints.reached
+        self._reached = reached
         self._donors: dict[tuple[int, int], _Donor] = {}
         self._is_closed = False
 
@@ -175,6 +175,7 @@ class Adoptions:
 
     def _offer_again(self) -> None:
         """Offers what nobody has answered for, and gives up what has waited for too long."""
+        self._note_waiting()
         if not self._donors:
             return
         now, rooms = self._clock(), _rooms(self._ledger.segments)
@@ -194,6 +195,17 @@ class Adoptions:
             self._ledger.put(Host.OFFERS, self._ledger.get(Host.OFFERS) + 1)
             for target in offered:
                 self._wake(target.number)
+        self._note_waiting()
+
+    def _note_waiting(self) -> None:
+        """Polls leave room for what waits; once nothing does, they may go on."""
+        before, waiting = self._ledger.get(Host.OFFERED), len(self._donors)
+        if waiting == before:
+            return
+        self._ledger.put(Host.OFFERED, waiting)
+        if not waiting:
+            for number in self._ledger.segments.living():
+                self._wake(number)
 
     def _is_over(self, donor: _Donor, now: float, *, is_any: bool) -> bool:
         was_stopped = donor.segment.get(Cell.CAUSE) == Cause.STOPPED  # nobody may come in its place

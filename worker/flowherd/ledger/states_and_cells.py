@@ -85,6 +85,9 @@ class Host(IntEnum):
     TOKEN_ERRORS = 5  # keeper: requests for a token that were not granted
     UNCONFIRMED = 6  # keeper: leases that may have lapsed since the engine answered; nobody polls then
     OFFERS = 7  # keeper: how often it has offered something of an ended segment to a worker
+    OFFERED = (
+        8  # keeper: records of ended segments that somebody may still adopt; polls leave slots free for them
+    )
 
 
 class ProcessTotal(IntEnum):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from flowherd.ledger.adoption_cells import KeptReply
     from flowherd.worker.attempt_table import AttemptTable
 
+_OFFERED = Host.OFFERED  # looked at for each poll
+
 
 class Offers:
     """The keeper's offers to one worker.
@@ -45,6 +47,11 @@ class Offers:
             return False
         self._seen = made
         return True
+
+    @property
+    def waiting(self) -> int:
+        """The number of records of ended processes for which slots should stay free."""
+        return self._ledger.get(_OFFERED)
 
     def look_again(self) -> None:
         """What was offered could not be taken now."""
@@ -83,6 +90,7 @@ class Adopter:
         engine: reads the replies that others have kept.
         table: of this worker's attempts.
         worker_type: of this worker.
+        reached: called at each named place where a test may let it die.
 
     """
 
@@ -93,7 +101,9 @@ class Adopter:
         engine: Engine,
         table: AttemptTable,
         worker_type: str,
+        reached: Callable[[str], object] = crashpoints.reached,
     ) -> None:
+        self._reached = reached
         self._offers = offers
         self._writer = writer
         self._engine = engine
@@ -103,6 +113,11 @@ class Adopter:
 
     def __repr__(self) -> str:
         return f"<Adopter [{len(self._waiting)} waiting]>"
+
+    @property
+    def slots_wanted(self) -> int:
+        """Slots that polls should leave free for what is offered to the host."""
+        return 0 if self._offers is None else self._offers.waiting
 
     @property
     def is_waiting(self) -> bool:
@@ -140,7 +155,7 @@ class Adopter:
             return False
         if (segment.number, place) not in replies:
             replies[segment.number, place] = self._writer.replies.keep(reply)
-        crashpoints.reached("before_adopting")
+        self._reached("before_adopting")
         claimed_at = max(record.claimed_at, segment.last_ok(record.index, record.sequence))
         try:
             own = self._writer.claim(
@@ -156,7 +171,7 @@ class Adopter:
             )
         except LedgerFull:
             return False
-        crashpoints.reached("after_adopting")
+        self._reached("after_adopting")
         self._table.slots.reserve(1)
         adopted = Adopted(activity, own, claimed_at, segment.get(Cell.PROCESS))
         self._waiting[own[0]] = adopted, own[1]
@@ -180,11 +195,11 @@ class Adopter:
             del self._waiting[index]
             if standing is Standing.GOOD and not self._is_claimed_anew(adopted):
                 self._writer.stands(index, WAITING)
-                crashpoints.reached("after_good")
+                self._reached("after_good")
                 yield adopted
             else:
                 self._writer.clear(index)
-                crashpoints.reached("after_gone")
+                self._reached("after_gone")
                 self._table.slots.give_back(1)
 
     def _is_claimed_anew(self, adopted: Adopted) -> bool:

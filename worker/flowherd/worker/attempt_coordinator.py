@@ -132,8 +132,9 @@ class Attempts:
 
     @property
     def room(self) -> int:
-        """Activities that a poll may bring."""
-        return self._table.room
+        """Activities that a poll may bring: what the keeper offers goes before what the engine has."""
+        wanted = self._adopter.slots_wanted
+        return self._table.room if not wanted else min(self._table.room, max(0, self.slots.free - wanted))
 
     async def all_ended(self) -> None:
         """Returns when nothing is owed to the engine any more; detached handlers are not waited for."""
