@@ -213,7 +213,7 @@ class Adoptions:
 
 
 def _decision(donor: Segment, origin: Record) -> int:
-    """What is decided about a donor, FAIL also when it was settled without anybody's offer; 0 before."""
+    """The decision about a donor, FAIL also for one that was settled without an offer; 0 before."""
     decision = donor.adoption.decision(origin)
     return decision or (FAIL if donor.standing(origin.index, origin.sequence) is Standing.SETTLED else 0)
 

@@ -70,7 +70,7 @@ class AdoptionCells:
         self._decisions[2 * record.index + 1] = record.sequence
 
     def decision(self, record: Record) -> int:
-        """What was decided of a record, 0 before."""
+        """The decision about a record, 0 before."""
         decision, sequence = self._decisions[2 * record.index : 2 * record.index + 2]
         return decision if sequence == record.sequence else 0
 
@@ -95,7 +95,7 @@ class AdoptionCells:
         return self._origins[index]
 
     def adoptions(self, index: int) -> int:
-        """How often the claim of a record has been adopted."""
+        """The number of times that the claim of a record has been adopted."""
         return self._replies[index] >> _PLACE_BITS
 
     def reply_place(self, index: int) -> int:

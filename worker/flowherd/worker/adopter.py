@@ -54,11 +54,11 @@ class Offers:
         return self._ledger.get(_OFFERED)
 
     def look_again(self) -> None:
-        """What was offered could not be taken now."""
+        """Some of it could not be taken now."""
         self._seen = -1
 
     def records(self) -> Iterator[tuple[Segment, Record]]:
-        """What is offered to this worker and not decided yet."""
+        """The records that are offered to this worker and not decided yet."""
         for number in self._ledger.segments.ended():
             segment = self._ledger.segments[number]
             for index in segment.adoption.offered_to(self._own.life_number):
@@ -187,7 +187,7 @@ class Adopter:
         return activity if activity is not None and activity.worker_type == self._worker_type else None
 
     def answered(self) -> Iterator[Adopted]:
-        """What this worker goes on with, by the keeper's word; its slot is reserved still. The rest is let go."""
+        """The claims that this worker goes on with, by the keeper's word, each with a slot; lets the others go."""
         for index, (adopted, sequence) in list(self._waiting.items()):
             standing = self._writer.segment.standing(index, sequence)
             if standing is Standing.UNKNOWN:

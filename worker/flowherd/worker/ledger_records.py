@@ -88,11 +88,11 @@ class LedgerRecords:
         self._adopted: tuple[int, int] | None = None
 
     def begin_batch(self, reply: bytes) -> None:
-        """What is claimed until `end_batch` was brought by that reply, which is kept for whoever may adopt it."""
+        """All that is claimed until `end_batch` was brought by that reply, which is kept for who may adopt it."""
         self._reply = self._writer.replies.keep(reply)
 
     def begin_adopted(self, place: tuple[int, int]) -> None:
-        """What is claimed until `end_batch` has its record already."""
+        """All that is claimed until `end_batch` has its record already."""
         self._adopted = place
 
     def end_batch(self) -> None:

@@ -107,8 +107,7 @@ class Worker:
         host: SharedHost = ALONE,
     ) -> None:
         self.isolates, circuit = host.isolates, Circuit()
-        self._segment = writer.segment
-        self._environment = environment
+        self._segment, self._environment = writer.segment, environment
         self._threads = ThreadPool(config.concurrency)
         self._executors = Executors(registry, config, self._threads, environment, host.isolates)
         self._reporter = reporter = Reporter(
