@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,7 +58,7 @@ class Batch:
 
     activities: Sequence[Activity] = ()
     undecodable: Sequence[Undecodable] = ()
-    reply: bytes = b""
+    reply: bytes = field(default=b"", compare=False, repr=False)
 
 
 class Engine(Protocol):

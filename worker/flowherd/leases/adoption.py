@@ -30,6 +30,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import structlog
+
 from flowherd import crashpoints
 from flowherd.ledger import FINAL, Cause, Cell, Handler, Host, Life, Standing
 from flowherd.ledger.adoption_cells import FAIL
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from flowherd.ledger import Ledger, Record, Segment
+
+log = structlog.stdlib.get_logger(__name__)
 
 OFFER_S = 0.05  # whoever has not answered by then is asked beside another one
 WAITS_S = 5.0  # for a free slot, or for the process that replaces the dead one
@@ -100,8 +104,11 @@ class Adoptions:
         """Finishes what is decided, answers who wants to adopt, then offers anew; at each scan, before all else."""
         for segment in self._ledger.segments:
             if segment.life is not Life.FREE:
-                for record in segment.adopting():
-                    self._answer(segment, record)
+                try:
+                    for record in segment.adopting():
+                        self._answer(segment, record)
+                except Exception as error:
+                    log.error("internal_error", segment=segment.number, exc_info=error)
         self._offer_again()
 
     def open(self, held: Sequence[tuple[Segment, Record]]) -> None:

@@ -6,6 +6,7 @@ which replies to polls are kept here, which of them brought a record, and what a
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,8 @@ class AdoptionCells:
 
     def forget_replies(self) -> None:
         """Gives the memory of all kept replies back to the kernel."""
-        self.map.madvise(mmap.MADV_REMOVE, self.replies_at, REPLIES_BYTES)
+        with contextlib.suppress(OSError):  # of a kernel that cannot: the next worker writes over them
+            self.map.madvise(mmap.MADV_REMOVE, self.replies_at, REPLIES_BYTES)
 
     # The worker's
 

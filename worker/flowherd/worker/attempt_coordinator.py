@@ -159,7 +159,7 @@ class Attempts:
         finally:
             self._records.end_batch()
         self._performer.perform(commands)
-        self._adopter.look()
+        self._take_offers()
 
     def resize(self, limit: int) -> None:
         """The number of slots has changed."""
@@ -201,9 +201,16 @@ class Attempts:
                 activity_id=adopted.activity.activity_id,
                 name=adopted.activity.name,
             )
-        self._adopter.look()
+        self._take_offers()
         if was_waiting:
             self.changed()
+
+    def _take_offers(self) -> None:
+        """Takes what is offered; no defect there, or in another process's memory, may cost this one its polls."""
+        try:
+            self._adopter.look()
+        except Exception:
+            log.exception("internal_error")
 
     # The end
 
