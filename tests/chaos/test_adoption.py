@@ -38,6 +38,13 @@ def _running(world: World) -> tuple[str, int]:
     return running
 
 
+def _all_claimed(world: World, count: int) -> None:
+    """Waits until the processes know of all their claims: what is in a reply comes back with its lease alone (C2)."""
+    host = world.host
+    assert host is not None
+    eventually(lambda: host.status()["totals"]["claimed"] == count, "all claimed")
+
+
 def _host(world: World, tmp_path: Path, **env: str) -> None:
     settings = tmp_path / "flowherd.toml"
     settings.write_text(ONE_AT_A_TIME)
@@ -50,7 +57,7 @@ def test_five_kills_of_processes_that_hold_waiting_activities_cost_only_what_had
     """C3: one runs and the others wait; each of these is claimed once, however often its process dies."""
     _submit(world, 16, max_attempts=20)
     _host(world, tmp_path)
-    world.engine.wait_for("claim", 16)
+    _all_claimed(world, 16)
     struck: Counter[str] = Counter()
     for _ in range(KILLS):
         activity_id, pid = _running(world)
@@ -73,7 +80,7 @@ def test_whoever_dies_amid_an_adoption_costs_nothing_either(world: World, tmp_pa
     marker = tmp_path / "struck"
     _submit(world, 10, max_attempts=1)
     _host(world, tmp_path, **{VARIABLE: f"{point}:2:SIGKILL:{marker}"})
-    world.engine.wait_for("claim", 10)
+    _all_claimed(world, 10)
     world.kill(_running(world)[1])
     eventually(marker.exists, "the point was not reached")
     eventually(lambda: world.ended() == 10, "all have ended", within_s=40)
