@@ -94,6 +94,47 @@ def kills(folder: Path, scale: Scale, seed: int) -> list[Row]:
         ]
 
 
+QUEUED = 400
+CROWDS = (  # a queue of what, and what the settings file says of it
+    ("light work, slots full", ("work", {"number": 0, "seconds": 0.5}), ""),
+    ("50 ms of CPU each", ("block_loop", {"seconds": 0.05}), ""),
+    (
+        "max_concurrent = 4",
+        ("work", {"number": 0, "seconds": 0.1}),
+        "[activities.work]\nmax_concurrent = 4\n",
+    ),
+)
+
+
+def unbegun(folder: Path, scale: Scale, seed: int) -> list[Row]:
+    """M4c: how much of what a killed worker held had not begun, and how much of that was handed back."""
+    rows = []
+    for number, (crowd, (activity, parameters), config) in enumerate(CROWDS):
+        here = folder / str(number)
+        here.mkdir()
+        settings = here / "flowherd.toml"
+        settings.write_text(config)
+        with World(here, seed=seed) as world:
+            retry = {"retry": {"max_attempts": 20}}
+            world.submitted |= set(world.engine.submit(activity, QUEUED, settings=retry, **parameters))
+            host = world.start_host("--config", str(settings))
+            eventually(lambda: world.notes("start"), "work")
+
+            def strike() -> None:
+                if len(world.deaths) < scale.kills:
+                    world.kill_a_worker()
+
+            world.until_done(120, every(0.7, strike))
+            told = [line["reason"] for line in host.log("activity_failed")]
+            waited = sum("waited to begin" in reason for reason in told)
+            adopted = len(host.log("activity_adopted"))
+            ran = sum("while the activity ran" in reason for reason in told)
+            held = waited + adopted + ran
+            text = f"{waited + adopted} of {held} claims at {len(world.deaths)} kills, {waited} handed back"
+            rows.append(Row("M4c", f"not begun: {crowd}", text, "0 handed back", not waited))
+    return rows
+
+
 class _Mature:
     """The workers that have been ready for 2 s."""
 

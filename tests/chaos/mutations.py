@@ -83,7 +83,7 @@ MUTATIONS = (
     Mutation(
         "heartbeats of the keeper",
         WORKER + "leases/lease_scan.py",
-        "self._heartbeats.attend(held, now)",
+        "self._heartbeats.attend([*held, *self._adoptions.waiting], now)",
         "pass",
         SYSTEM + "test_leases.py::test_a_frozen_worker_keeps_its_leases_and_goes_on_afterwards",
     ),
@@ -340,8 +340,8 @@ MUTATIONS = (
     Mutation(
         "the record before the start",
         WORKER + "ledger/record_writer.py",
-        "self._states[index] = _WAITING\n",
-        "self._states[index] = _FREE\n",
+        "self._states[index] = _WAITING if adopted is None else WAITS_FOR_WORD",
+        "self._states[index] = _FREE",
         CHAOS
         + "test_crash_points.py::test_a_worker_that_dies_at_a_named_point_costs_at_most_an_attempt[after_claim]",
     ),

@@ -161,11 +161,20 @@ class Facts:
             for before, again in self.repeats()
             if not self._why(before, again)
         ]
-        claims = Counter((e["activity_id"], pid_of(e)) for e in self.journal if e["event"] == "claim")
-        starts = Counter((n.activity_id, n.pid) for n in self.notes if n.event == "start")
-        return found + [
-            f"{key} started {n} times, {claims[key]} claims" for key, n in starts.items() if n > claims[key]
-        ]
+        return found + list(self._unclaimed_starts())
+
+    def _unclaimed_starts(self) -> Iterator[str]:
+        """Each start without a claim: one made for its process, or for one that had died without beginning it."""
+        claims: dict[str, list[int]] = defaultdict(list)
+        for entry in self.journal:
+            if entry["event"] == "claim":
+                claims[entry["activity_id"]].append(pid_of(entry))
+        starts = [note for note in self.notes if note.event == "start"]
+        own = [note for note in starts if _taken(claims[note.activity_id], {note.pid})]
+        for note in starts:
+            dead = {pid for pid, at_s in self.deaths.items() if at_s <= note.at_s}
+            if note not in own and not _taken(claims[note.activity_id], dead):
+                yield f"{note.activity_id} started by {note.pid} at {note.at_s:.3f} without a claim"
 
     def _why(self, before: Entry, again: Entry) -> str:
         died_at = self.deaths.get(pid_of(before))
@@ -217,6 +226,14 @@ class Facts:
     def tail(self) -> str:
         """The last lines of the engine's journal, for a failure's text (rule 9)."""
         return "\n".join(map(str, self.journal[-50:]))
+
+
+def _taken(claims: list[int], pids: set[int]) -> bool:
+    """Takes the first claim of one of these processes away; False if there is none."""
+    found = next((pid for pid in claims if pid in pids), None)
+    if found is not None:
+        claims.remove(found)
+    return found is not None
 
 
 def pid_of(entry: Entry) -> int:

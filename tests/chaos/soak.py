@@ -34,6 +34,7 @@ NAMES = {
 }
 MEASURES = (
     measures.kills,
+    measures.unbegun,
     measures.orphans,
     measures.drains,
     endurance.blocked,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HANDED_BACK = {
     "before_poll": 0,  # C1: nothing was claimed
     "after_poll": 0,  # C2: no record yet: the claims wait for the end of their leases
-    "after_claim": 1,  # C3
+    "after_claim": 0,  # C3: adopted
     "after_handler": 1,  # C5: run again, since its result is unknown
     "before_report": 0,  # C6: the kept result is delivered by the keeper
     "after_report": 0,  # C6: accepted, and delivered again without effect

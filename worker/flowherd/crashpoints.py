@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ISOLATE_POINTS", "KEEPER_POINTS", "POINTS", "VARIABLE", "bind", "reached"]
+__all__ = [
+    "ADOPTER_POINTS",
+    "ADOPTION_POINTS",
+    "ISOLATE_POINTS",
+    "KEEPER_POINTS",
+    "POINTS",
+    "VARIABLE",
+    "bind",
+    "reached",
+]
 
 VARIABLE = "FLOWHERD_TEST_POINT"
 POINTS = ("before_poll", "after_poll", "after_claim", "after_handler", "before_report", "after_report")
@@ -19,6 +28,8 @@ ISOLATE_POINTS = (
     "after_begin",
 )  # of a worker that hands an activity to an isolate
 KEEPER_POINTS = ("before_verdict", "before_count")
+ADOPTER_POINTS = ("before_adopting", "after_adopting", "after_good", "after_gone")
+ADOPTION_POINTS = ("after_offer", "after_decision", "after_answer", "after_adoption")  # of the keeper
 
 
 def bind(order: str) -> Callable[[str], object]:
@@ -34,7 +45,7 @@ def bind(order: str) -> Callable[[str], object]:
     if not order:
         return id  # does nothing, at a third of the cost of a Python function
     point, times, number, *files = order.split(":", 3)
-    known = POINTS + ISOLATE_POINTS + KEEPER_POINTS
+    known = POINTS + ISOLATE_POINTS + KEEPER_POINTS + ADOPTION_POINTS + ADOPTER_POINTS
     if point not in known:
         raise ValueError(f"{VARIABLE} names {point!r}; there are {', '.join(known)}")
     left, struck_by = int(times), signal.Signals[number]

@@ -13,6 +13,9 @@ WORKER_EVENTS: Mapping[str, str] = {
         "error: The engine sent `count` activities without an id. flowherd cannot even refuse them; their "
         "leases end."
     ),
+    "activity_adopted": (
+        "info: Process `from_process` died before this activity had begun. This process goes on with it."
+    ),
     "activity_at_work": (
         "info: Part of `flowherd ctl stacks`: an activity that runs, and for how long (`for_s`)."
     ),

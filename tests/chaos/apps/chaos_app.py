@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from flowherd import ActivityContext, Registry, SyncActivityContext
 from flowherd.ledger import Cell, RecordWriter
+from flowherd.worker.attempt import Attempt
 
 if TYPE_CHECKING:
     from flowherd.sdk.context import BaseContext
@@ -81,7 +82,12 @@ def work_in_isolate(ctx: SyncActivityContext, number: int, seconds: float) -> di
 
 
 def worker_of(ctx: BaseContext) -> int:
-    """Returns the pid in the attempt's worker_id, `<id>-<pid>-<nonce>-<n>`."""
+    """Returns the pid of the process that runs the attempt; for one in an isolate, of the process that claimed it.
+
+    A worker_id is `<id>-<pid>-<nonce>-<n>`; an adopted claim keeps that of the process that died.
+    """
+    if isinstance(ctx._state, Attempt):
+        return os.getpid()
     return int(ctx._state.activity.worker_id.rsplit("-", 3)[1])
 
 

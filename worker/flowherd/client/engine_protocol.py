@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,10 +51,14 @@ class Undecodable:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The activities of one poll; may hold more than was asked for (protocol.md §4)."""
+    """The activities of one poll; may hold more than was asked for (protocol.md §4).
+
+    `reply` is what `Engine.read_reply` reads them from; empty where nobody is to read them again.
+    """
 
     activities: Sequence[Activity] = ()
     undecodable: Sequence[Undecodable] = ()
+    reply: bytes = field(default=b"", compare=False, repr=False)
 
 
 class Engine(Protocol):
@@ -62,6 +66,10 @@ class Engine(Protocol):
 
     async def poll(self, worker_type: str, worker_id: str, limit: int, deadline_s: float) -> Batch:
         """Claims up to `limit` activities; a claim counts even when the reply is lost (fact 2)."""
+        ...
+
+    def read_reply(self, reply: bytes, worker_id: str) -> Batch:
+        """Reads what a poll of another process with that worker_id has brought; raises EngineError."""
         ...
 
     async def heartbeat(self, activity_id: str, worker_id: str, deadline_s: float) -> Answer:

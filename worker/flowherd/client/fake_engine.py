@@ -97,6 +97,11 @@ class FakeEngine:
         self._queue = kept
         return Batch(activities, undecodable)
 
+    def read_reply(self, reply: bytes, worker_id: str) -> Batch:
+        """Nothing: its polls bring no bytes."""
+        del reply, worker_id
+        return Batch()
+
     async def heartbeat(self, activity_id: str, worker_id: str, deadline_s: float) -> Answer:
         """Answers as scripted, else ACCEPTED."""
         return await self._answer(Call("heartbeat", activity_id, worker_id, deadline_s))

@@ -134,6 +134,10 @@ class KruxiaEngine:
             return EngineMisconfigured(f"POST {self._api_url}{API}/workers/poll: {error}")
         return EngineUnavailable(str(error), in_doubt=True)
 
+    def read_reply(self, reply: bytes, worker_id: str) -> Batch:
+        """See `Engine.read_reply`."""
+        return decode_batch(reply, worker_id, self._undecoded)
+
     async def heartbeat(self, activity_id: str, worker_id: str, deadline_s: float) -> Answer:
         """See `Engine.heartbeat`."""
         body = _json.encode({"worker_id": worker_id})

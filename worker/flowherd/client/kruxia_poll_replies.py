@@ -86,7 +86,7 @@ def decode_batch(body: bytes, worker_id: str, undecoded: frozenset[str] = frozen
 
     """
     if not undecoded and (activities := _all_sound(body, worker_id)) is not None:
-        return Batch(activities, [])
+        return Batch(activities, [], body)
     try:
         items = _opened(body, undecoded) if undecoded else msgspec.json.decode(body)["activities"]
     except _UNREADABLE as error:
@@ -104,6 +104,7 @@ def decode_batch(body: bytes, worker_id: str, undecoded: frozenset[str] = frozen
     return Batch(
         activities=[item for item in decoded if isinstance(item, Activity)],
         undecodable=[item for item in decoded if isinstance(item, Undecodable)],
+        reply=body,
     )
 
 

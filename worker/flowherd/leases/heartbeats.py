@@ -24,7 +24,7 @@ from flowherd.client.engine_protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineDisconnected, EngineError
 from flowherd.leases.heartbeat_contact import Contact, Trouble
 from flowherd.leases.record_ids import ids_of
-from flowherd.ledger import Claim, Host, Ledger, Record, Segment, Standing
+from flowherd.ledger import FINAL, Claim, Host, Ledger, Record, Segment, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,8 +237,8 @@ class Heartbeats:
             return
         if present.claim is Claim.CRASHED:
             return  # its settlement has the last word
-        if segment.standing(record.index, record.sequence) is Standing.GONE:
-            return  # it was cancelled while the beat was under way
+        if segment.standing(record.index, record.sequence) in FINAL:
+            return  # it was cancelled, or adopted, while the beat was under way
         if answer.verdict is Verdict.ACCEPTED:
             segment.judge(record, Standing.GOOD, asked_at)
             return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.background import Tasks
+from flowherd.leases.adoption import OFFER_S, Adoptions
 from flowherd.leases.heartbeats import Heartbeats
 from flowherd.leases.poll_hold import Confirmations
 from flowherd.leases.settlement import Settlement, name_of_segment
@@ -67,6 +68,7 @@ class LeaseKeeper:
         self._heartbeats = Heartbeats(
             beating, ledger, config, self._confirmations, wake, clock, scan_s=SCAN_EVERY_S
         )
+        self._adoptions = Adoptions(ledger, wake, clock)
         self._settlement = Settlement(
             settling,
             ledger,
@@ -74,6 +76,7 @@ class LeaseKeeper:
             deadline_s=config.call_deadline_s,
             poison_after=config.poison_after,
             clock=clock,
+            adoptions=self._adoptions,
         )
         self._settling: set[int] = set()  # segments
         self._settling_crashed: set[tuple[int, int]] = set()  # segments and sequences
@@ -83,12 +86,13 @@ class LeaseKeeper:
         self.woken = asyncio.Event()
 
     async def run(self) -> None:
-        """Scans for ever: five times a second while anything is held, else when it is woken."""
+        """Scans for ever: five times a second while anything is held, more often during offers, else when woken."""
         loop = asyncio.get_running_loop()
         while True:
             self.scan()
             self.woken.clear()
-            timer = loop.call_later(RESTS_FOR_S if self._rests() else SCAN_EVERY_S, self.woken.set)
+            wait_s = OFFER_S if self._adoptions.waiting else SCAN_EVERY_S
+            timer = loop.call_later(RESTS_FOR_S if self._rests() else wait_s, self.woken.set)
             await self.woken.wait()
             timer.cancel()
 
@@ -104,7 +108,8 @@ class LeaseKeeper:
         return False
 
     async def all_settled(self) -> None:
-        """Returns when no ended segment waits for its settlement any more; `run` must be running."""
+        """Returns when no ended segment waits for its settlement any more, as the host ends; `run` must be running."""
+        self._adoptions.close()
         self.woken.set()
         while not self.settled:
             self._segment_settled.clear()
@@ -118,6 +123,7 @@ class LeaseKeeper:
     def scan(self) -> None:
         """Starts the due beats and the settlement of ended segments."""
         now = self._clock()
+        self._adoptions.attend()
         held: list[tuple[Segment, Record]] = []
         owed: list[tuple[Segment, Record]] = []
         for segment in self._ledger.segments:
@@ -125,7 +131,7 @@ class LeaseKeeper:
                 self._look_at(segment, held, owed)
             except Exception as error:  # noqa: BLE001 - a corrupt segment must not cost the others their beats
                 self._say_unreadable(segment, error)
-        self._heartbeats.attend(held, now)
+        self._heartbeats.attend([*held, *self._adoptions.waiting], now)
         self._settling_crashed &= {(segment.number, record.sequence) for segment, record in owed}
         self._confirmations.store([*held, *owed], now)
         self._ledger.remember(now)

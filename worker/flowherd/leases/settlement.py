@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from flowherd.activities_and_outcomes import Failed, Usage
+    from flowherd.leases.adoption import Adoptions
     from flowherd.leases.poll_hold import Confirmations
 
 PLACES = 16  # calls under way, and so connections
@@ -75,6 +76,7 @@ class Settlement:
         deadline_s: seconds for each call.
         poison_after: see `Poison`.
         clock: monotonic seconds.
+        adoptions: offers what had not begun to living processes before.
 
     """
 
@@ -87,7 +89,9 @@ class Settlement:
         deadline_s: float,
         poison_after: int,
         clock: Callable[[], float],
+        adoptions: Adoptions,
     ) -> None:
+        self._adoptions = adoptions
         self._engine = engine
         self._ledger = ledger
         self._confirmations = confirmations
@@ -107,7 +111,8 @@ class Settlement:
         held = [(segment, record) for segment in segments for record in segment.records()]
         beside = tuple(record for _, record in held)
         owed = [(segment, record) for segment, record in held if record.is_owed]
-        await asyncio.gather(*(self._settle_one(segment, record, beside) for segment, record in owed))
+        self._adoptions.open(held)
+        await asyncio.gather(*(self._settle_unadopted(segment, record, beside) for segment, record in owed))
         for segment in segments:
             self._free(segment)
 
@@ -125,6 +130,10 @@ class Settlement:
     async def settle_crashed(self, segment: Segment, record: Record) -> None:
         """Settles a CRASHED record of a live process, which reads the verdict."""
         await self._settle_one(segment, record, ())
+
+    async def _settle_unadopted(self, segment: Segment, record: Record, beside: Sequence[Record]) -> None:
+        if not await self._adoptions.adopts(segment, record):
+            await self._settle_one(segment, record, beside)
 
     async def _settle_one(self, segment: Segment, record: Record, beside: Sequence[Record]) -> None:
         if segment.standing(record.index, record.sequence) is Standing.SETTLED:

@@ -73,6 +73,15 @@ class Segments(Sequence[Segment]):
                     return False
         return True
 
+    def ended(self) -> list[int]:
+        """The numbers of those that are ENDED, and wait to be settled."""
+        cells, width = self._cells, self._size // 8
+        return [
+            number
+            for number, at in enumerate(range(0, len(cells), width))
+            if cells[at + _STARTED] == cells[at + _ENDED] != cells[at + _SETTLED]
+        ]
+
     def living(self) -> list[int]:
         """Returns the numbers of the LIVE segments."""
         cells, width = self._cells, self._size // 8

@@ -35,7 +35,7 @@ from flowherd.ledger.crash_history import FEWEST_ENTRIES, CrashHistory, area_byt
 from flowherd.ledger.damage_check import PLAUSIBLE
 from flowherd.ledger.earlier_attempts import SeenCounts
 from flowherd.ledger.histogram import CELLS, Timing
-from flowherd.ledger.segment import Layout, Segment, pages
+from flowherd.ledger.segment import RECORD_BITS, SEGMENT_BITS, Layout, Segment, pages
 from flowherd.ledger.states_and_cells import (
     Cell,
     Host,
@@ -230,6 +230,16 @@ class Ledger:
     def free_segment(self) -> Segment | None:
         """Returns a free segment, None while all are in use or being settled."""
         return next(iter(self.free_segments(1)), None)
+
+    def record_of(self, sequence: int) -> tuple[Segment, Record] | None:
+        """The record with that sequence, and its segment; None once that is free, or another incarnation's."""
+        life_number = sequence >> RECORD_BITS
+        number = life_number & (1 << SEGMENT_BITS) - 1
+        segment = self.segments[number] if number < len(self.segments) else None
+        if segment is None or segment.life_number != life_number or segment.life is Life.FREE:
+            return None
+        found = (record for record in segment.records() if record.sequence == sequence)
+        return next(((segment, record) for record in found), None)
 
     def get(self, cell: Host) -> int:
         """Reads one of the host's cells."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowherd.errors import LedgerFull
-from flowherd.ledger.states_and_cells import ISOLATED, PAIR, Claim, Handler
+from flowherd.ledger.states_and_cells import ADOPTING, ISOLATED, PAIR, Claim, Handler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +18,7 @@ CRC_BYTES = 8  # 4 are used, so that the following bytes stay aligned
 HEAD = struct.Struct("<HHHHHxxxxxxQQddI")
 TEXT_AT = CRC_BYTES + HEAD.size
 _ROOM = RECORD_BYTES - TEXT_AT
+_CLOSED = int(Claim.CLOSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,17 @@ class Record:
     @property
     def is_held(self) -> bool:
         """The outcome is open and the engine waits for it."""
-        return not self.byte & 3
+        return not self.byte & (3 | ADOPTING)
 
     @property
     def is_owed(self) -> bool:
         """The engine waits for word about it: the keeper settles it if its process dies."""
-        return self.byte & 3 != Claim.CLOSED
+        return self.byte & (3 | ADOPTING) < _CLOSED
+
+    @property
+    def is_adopting(self) -> bool:
+        """It stands for nothing until the keeper has judged it GOOD: until then its origin does."""
+        return bool(self.byte & ADOPTING)
 
     @property
     def is_at_work(self) -> bool:

@@ -7,13 +7,25 @@ from typing import TYPE_CHECKING
 
 from flowherd import crashpoints
 from flowherd.errors import LedgerFull
+from flowherd.ledger.adoption_cells import KeptReplies, KeptReply
 from flowherd.ledger.checksummed import CHECKSUM, checksummed
 from flowherd.ledger.record import CRC_BYTES, RECORD_BYTES, body_of
-from flowherd.ledger.segment import JOURNAL_AREA, JOURNAL_BYTES, Segment
-from flowherd.ledger.states_and_cells import ISOLATED, PAIR, TAKEN, Cell, Claim, Clock, Handler, pair_of
+from flowherd.ledger.segment import JOURNAL_AREA, JOURNAL_BYTES, RECORD_BITS, Segment
+from flowherd.ledger.states_and_cells import (
+    ISOLATED,
+    PAIR,
+    TAKEN,
+    WAITS_FOR_WORD,
+    Cell,
+    Claim,
+    Clock,
+    Handler,
+    pair_of,
+)
 
 if TYPE_CHECKING:
     from flowherd.activities_and_outcomes import Failed
+    from flowherd.ledger.record import Record
 
 # Module constants, because an enum lookup costs as much as the store, which happens for every activity.
 _FREE = 0
@@ -27,10 +39,6 @@ _WAITING, _RUNNING, _REPORTING, _CRASHED = (
     )
 )
 _STOPPING = pair_of(Handler.STOPPING, Claim.HELD)
-_SEGMENT_BITS, _RECORD_BITS = (
-    12,
-    30,
-)  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
 _MOST_PROCESSES = 2**16 - 1  # in an entry of the history
 _LASTED_S = 1.0  # no lease is confirmed sooner after its claim, except very short ones
 _NOTHING_KEPT = bytes(CHECKSUM.size)
@@ -54,12 +62,15 @@ class RecordWriter:
         self._ended = segment.history.ended
         self._journals = segment.offset + segment.layout.journals
         # No verdict of an earlier incarnation can match, nor can deaths in two segments pass for one.
-        self._sequence = (segment.get(Cell.STARTED) << _SEGMENT_BITS | segment.number) << _RECORD_BITS
+        self._sequence = segment.life_number << RECORD_BITS
         self._free = list(range(segment.capacity - 1, -1, -1))
         self._moved: dict[
             int, int
         ] = {}  # the usage pages of records that have moved from their attempt's first index
         self._high_water = 0
+        self._adoption = segment.adoption
+        self.replies = KeptReplies(segment.adoption)
+        self._kept: list[KeptReply | None] = [None] * segment.capacity
         self._keeps = bytearray(b"\1" * segment.capacity)  # 1: the journal may hold something
         self._states[:] = bytes(segment.capacity)
         for cell in Cell:
@@ -90,10 +101,13 @@ class RecordWriter:
         workflow_id: str = "",
         key: str = "",
         usage: tuple[int, int] | None = None,
+        reply: KeptReply | None = None,
+        adopted: tuple[Record, int] | None = None,
     ) -> tuple[int, int]:
         """Writes a record in state WAITING, before the handler starts; returns its index and sequence.
 
         `usage` names the page of an attempt that has been claimed before: place and sequence of its first record.
+        `reply` is the one that brought it; `adopted` the record that it would take over, and how often it was adopted.
 
         Raises:
             LedgerFull: no record is free, or the identifiers are longer than a record.
@@ -113,15 +127,33 @@ class RecordWriter:
         if index >= self._high_water:
             self._high_water = index + 1
             self.segment.put(Cell.HIGH_WATER, index + 1)
-        self._states[index] = _WAITING
+        self._keep_reply(index, reply, 0 if adopted is None else adopted[1] + 1)
+        if adopted is not None:
+            self._adoption.note_origin(index, adopted[0].sequence)
+        self._states[index] = _WAITING if adopted is None else WAITS_FOR_WORD
         crashpoints.reached("after_claim")
         return index, sequence
+
+    def _keep_reply(self, index: int, reply: KeptReply | None, adoptions: int) -> None:
+        """A record names the reply that brought it, until it has begun or ended."""
+        self._kept[index] = reply
+        if reply is not None:
+            reply.users += 1
+        self._adoption.note_claim(index, 0 if reply is None else reply.place, adoptions)
+
+    def _leave_reply(self, index: int) -> None:
+        """Nobody can adopt a record any more: its byte says so."""
+        if (reply := self._kept[index]) is not None:
+            self._kept[index] = None
+            self.replies.leave(reply)
 
     def running(self, index: int, *, now: float, limit_s: float, apart: bool = False) -> None:
         """Stores the start of the handler and its limit; `apart` is True in an isolate."""
         self._times[2 * index] = now
         self._times[2 * index + 1] = limit_s
         self._states[index] = _RUNNING | ISOLATED if apart else _RUNNING
+        if self._kept[index] is not None:
+            self._leave_reply(index)
 
     def stands(self, index: int, pair: int) -> None:
         """Stores the state pair of an attempt, when no other value changes with it."""
@@ -133,6 +165,8 @@ class RecordWriter:
         crashpoints.reached("after_handler")
         self._keep(index, completion)
         self._states[index] = byte
+        if self._kept[index] is not None:
+            self._leave_reply(index)
         crashpoints.reached("before_report")
 
     def crashed(self, index: int, death: str) -> None:
@@ -189,6 +223,7 @@ class RecordWriter:
     def _leave(self, index: int, page: int, *, stays: bool = False) -> None:
         """Frees a moved record; its attempt's first index stays taken for the usage page, unless the record `stays`."""
         self._states[index] = _FREE
+        self._leave_reply(index)
         self._moved.pop(index, None)
         if stays or index != page:
             self._free.append(index)
@@ -214,6 +249,8 @@ class RecordWriter:
     def clear(self, index: int) -> None:
         """Frees a record, and with it the usage page of its attempt."""
         self._states[index] = _FREE
+        if self._kept[index] is not None:
+            self._leave_reply(index)
         self._free.append(index)
         if self._moved and (page := self._moved.pop(index, None)) is not None:
             self._free.append(page)

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.ledger.activity_cost_table import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_cost_table import WorkTable
+from flowherd.ledger.adoption_cells import AdoptionCells, adoption_bytes
 from flowherd.ledger.attempt_history import AttemptHistory, history_bytes
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.histogram import CELLS, Timing, bucket_of
 from flowherd.ledger.record import CRC_BYTES, HEAD, RECORD_BYTES, TEXT_AT, Record, texts_of
 from flowherd.ledger.states_and_cells import (
+    ADOPTING,
     PAIR,
+    WAITS_FOR_WORD,
     Cause,
     Cell,
     Clock,
@@ -36,6 +39,7 @@ JOURNAL_AREA = CHECKSUM.size + JOURNAL_BYTES
 _TIMINGS_AT = 8 * 128  # after cells and clocks, in the same page
 _PLACE_AT, _PLACE_BYTES = 2048, 512  # after the timings
 _PAGE = mmap.PAGESIZE
+SEGMENT_BITS, RECORD_BITS = 12, 30  # with 20 for incarnations a sequence leaves a verdict its two bits of 64
 
 
 def pages(size: int) -> int:
@@ -95,9 +99,14 @@ class Layout:
         return self.work + pages(WORK_BYTES)
 
     @property
+    def adoption(self) -> int:
+        """Offset of what others need to take over what has not begun."""
+        return self.history + pages(history_bytes())
+
+    @property
     def size(self) -> int:
         """The whole segment."""
-        return self.history + pages(history_bytes())
+        return self.adoption + adoption_bytes(self.records)
 
 
 class Segment:
@@ -118,6 +127,7 @@ class Segment:
         self.times: memoryview[float] = self._view(layout.times, 2 * layout.records, "d")
         self.work = WorkTable(memoryview(map_)[offset + layout.work :][:WORK_BYTES])
         self.history = AttemptHistory(map_, offset + layout.history)
+        self.adoption = AdoptionCells(map_, offset + layout.adoption, layout.records)
 
     def __repr__(self) -> str:
         process = f"{self.get(Cell.PROCESS)}.{self.get(Cell.INCARNATION)}"
@@ -198,6 +208,11 @@ class Segment:
         return Life.FREE if self._cells[Cell.SETTLED] == ended else Life.ENDED
 
     @property
+    def life_number(self) -> int:
+        """A number that no other incarnation has: the first bits of all its sequences."""
+        return self._cells[Cell.STARTED] << SEGMENT_BITS | self.number
+
+    @property
     def readable(self) -> bool:
         """True when the records belong to the current incarnation, not to the previous one."""
         return self._cells[Cell.OPENED] == self._cells[Cell.STARTED]
@@ -222,6 +237,7 @@ class Segment:
     def settled(self) -> None:
         """ENDED → FREE, by the keeper, once every record has its verdict."""
         assert self.life is Life.ENDED, self
+        self.adoption.forget_replies()
         self._cells[Cell.SETTLED] = self._cells[Cell.ENDED]
 
     def records(self) -> Iterator[Record]:
@@ -232,6 +248,16 @@ class Segment:
         for index, state in enumerate(states):
             if state and (record := self.record(index)) is not None:
                 yield record
+
+    def adopting(self) -> Iterator[Record]:
+        """The records that wait for the keeper's word."""
+        states = bytes(self.states) if self.readable else b""
+        index = states.find(WAITS_FOR_WORD)
+        while index >= 0:
+            record = self.record(index)
+            if record is not None and self.standing(index, record.sequence) is Standing.UNKNOWN:
+                yield record
+            index = states.find(WAITS_FOR_WORD, index + 1)
 
     def record(self, index: int) -> Record | None:
         """Reads a record; None while it is free or being written.
@@ -250,6 +276,8 @@ class Segment:
         state, started_at, limit_s = self.states[index], self.times[2 * index], self.times[2 * index + 1]
         if not state or not is_record_byte(state) or self.map[start : start + TEXT_AT] != body[:TEXT_AT]:
             return None
+        if state & ADOPTING and self.standing(index, sequence) is Standing.GOOD:
+            state ^= ADOPTING
         has_begun = (state & PAIR) >> 2 >= Handler.RUNNING
         activity_id, workflow_id, name, key, worker_id = texts_of(lengths, body[TEXT_AT:end])
         return Record(

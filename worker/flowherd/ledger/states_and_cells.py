@@ -24,12 +24,14 @@ class Claim(IntEnum):
     CLOSED = 3
 
 
-# The byte of a record: 0 while it is free, else TAKEN, whether its handler is in an isolate, and the pair. The bits
-# between are kept for more that is said of an attempt.
+# The byte of a record: 0 while it is free, else TAKEN, whether its handler is in an isolate, and the pair. ADOPTING
+# goes with WAITING alone: the record counts once the keeper has judged it GOOD (`flowherd.leases.adoption`).
 TAKEN = 0x80
+ADOPTING = 0x40
 ISOLATED = 0x20
 PAIR = 0x1F
 PAIRS = 20
+WAITS_FOR_WORD = TAKEN | ADOPTING  # the byte of a record that would take over another one
 
 
 def pair_of(handler: Handler, claim: Claim) -> int:
@@ -39,7 +41,8 @@ def pair_of(handler: Handler, claim: Claim) -> int:
 
 def is_record_byte(byte: int) -> bool:
     """Some writer of ours can have stored it."""
-    return not byte or (byte >= TAKEN and byte & PAIR < PAIRS and not byte & 0x40)
+    is_plain = byte >= TAKEN and byte & PAIR < PAIRS and not byte & ADOPTING
+    return not byte or is_plain or byte == WAITS_FOR_WORD
 
 
 class Standing(IntEnum):
@@ -81,6 +84,10 @@ class Host(IntEnum):
     UNSETTLED = 4  # keeper: records it could not report and gave up
     TOKEN_ERRORS = 5  # keeper: requests for a token that were not granted
     UNCONFIRMED = 6  # keeper: leases that may have lapsed since the engine answered; nobody polls then
+    OFFERS = 7  # keeper: how often it has offered something of an ended segment to a worker
+    OFFERED = (
+        8  # keeper: records of ended segments that somebody may still adopt; polls leave slots free for them
+    )
 
 
 class ProcessTotal(IntEnum):
@@ -127,6 +134,7 @@ class Cell(IntEnum):
     ON_LOOP = 24  # index + 1 of the record whose handler is on the loop, 0 for nobody
     BLOCKS = 25  # how often a handler was found to keep the loop too long
     FRESH_BYTES = 26  # resident memory when it was Ready
+    ADOPTS = 28  # 1 while it polls, and so takes what the keeper offers
     WAITS_FOR = 31  # one bit for each activity of which attempts wait here for a permit of the host
     BLOCKED_US = 27  # microseconds that handlers kept the loop in steps that were too long
 

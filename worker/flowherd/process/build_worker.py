@@ -35,6 +35,7 @@ from flowherd.ledger.host_permits import HostPermits, RecordLocks
 from flowherd.sdk.activity_definition import Mode
 from flowherd.sdk.redaction import secrets_of_process
 from flowherd.stock_sdk.stock_files import SdkFiles
+from flowherd.worker.adopter import Offers
 from flowherd.worker.sibling_processes import Siblings
 from flowherd.worker.worker import SharedHost, Worker
 
@@ -127,7 +128,8 @@ class BuiltWorker:
         isolates = _isolates(config, place, environment, segment, ask_keeper(segment, wakeups.wake_keeper))
         seen = ledger.seen.of(segment.number)
         calls = self._rouse_keeper, self._polls_wait
-        host = SharedHost(ledger.segments, ledger.crash_history, seen, siblings, isolates, *calls)
+        offers = Offers(ledger, segment, wakeups.wake_keeper)
+        host = SharedHost(ledger.segments, ledger.crash_history, seen, offers, siblings, isolates, *calls)
         self.worker = Worker(config, registry, self._engine, writer, environment, host)
         asyncio.get_running_loop().add_reader(wakeups.of(segment.number), self._heed_wakeup)
         segment.set_clock(Clock.READY_AT, time.monotonic())

@@ -17,6 +17,7 @@ from flowherd.ledger import FINAL, Cell
 from flowherd.ledger.states_and_cells import Claim
 from flowherd.worker.activity_log import named, say
 from flowherd.worker.admission import Admission
+from flowherd.worker.adopter import Adopter
 from flowherd.worker.attempt_table import AttemptTable
 from flowherd.worker.attempt_table_types import Ending, Rules
 from flowherd.worker.delivery import Delivered, Delivery
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from flowherd.ledger.crash_history import CrashHistory
     from flowherd.ledger.earlier_attempts import SeenRow
     from flowherd.settings.worker_config import WorkerConfig
+    from flowherd.worker.adopter import Offers
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.attempt_table_types import Reject, WakePoller
     from flowherd.worker.executor_choice import Executors
@@ -66,6 +68,7 @@ class Attempts:
         acknowledged: called with the workflow of each attempt that the engine does not wait for any more.
         slots_changed: called when a slot may be free.
         seen: how often the host has been given an activity; None for a worker that is alone.
+        offers: what the keeper offers to this worker; None where nobody does.
 
     """
 
@@ -82,6 +85,7 @@ class Attempts:
         acknowledged: Callable[[str], None],
         slots_changed: Callable[[], None],
         seen: SeenRow | None = None,
+        offers: Offers | None = None,
     ) -> None:
         self._writer = writer
         self._reporter = reporter
@@ -98,6 +102,7 @@ class Attempts:
         admission = Admission(rules, records, executors, meter, crash_history)
         self._table = AttemptTable(rules, records, admission, config.concurrency)
         self.slots = self._table.slots
+        self._adopter = Adopter(offers, writer, engine, self._table, config.worker_type)
         self._performer = Performer(
             self._table,
             executors,
@@ -128,12 +133,13 @@ class Attempts:
 
     @property
     def room(self) -> int:
-        """Activities that a poll may bring."""
-        return self._table.room
+        """Activities that a poll may bring: what the keeper offers goes before what the engine has."""
+        wanted = self._adopter.slots_wanted
+        return self._table.room if not wanted else min(self._table.room, max(0, self.slots.free - wanted))
 
     async def all_ended(self) -> None:
         """Returns when nothing is owed to the engine any more; detached handlers are not waited for."""
-        await self._changes.until(lambda: self._table.is_clear)
+        await self._changes.until(lambda: self._table.is_clear and not self._adopter.is_waiting)
         await self._reporter.calls_ended()
 
     # The poller and the supervisor
@@ -146,10 +152,15 @@ class Attempts:
 
     def polled(self, reserved: int, batch: Batch, asked_at: float) -> None:
         """A poll has ended that had reserved so many slots, and was sent at `asked_at`."""
-        commands = self._table.polled(
-            reserved, batch.activities, batch.undecodable, asked_at=asked_at, now=self._clock()
-        )
+        self._records.begin_batch(batch.reply if batch.activities else b"")
+        try:
+            commands = self._table.polled(
+                reserved, batch.activities, batch.undecodable, asked_at=asked_at, now=self._clock()
+            )
+        finally:
+            self._records.end_batch()
         self._performer.perform(commands)
+        self._take_offers()
 
     def resize(self, limit: int) -> None:
         """Sets the number of slots."""
@@ -169,6 +180,38 @@ class Attempts:
             elif attempt.is_held:
                 self._performer.lost(attempt)
                 self._acknowledged(attempt.activity.workflow_id)
+        if not self._is_abandoned:
+            self._heed_offers()
+
+    def _heed_offers(self) -> None:
+        """Begins what it may adopt, and takes what is offered."""
+        was_waiting = self._adopter.is_waiting
+        for adopted in self._adopter.answered():
+            self._records.begin_adopted(adopted.place)
+            try:
+                commands = self._table.polled(
+                    1, [adopted.activity], asked_at=adopted.claimed_at, now=self._clock()
+                )
+            finally:
+                self._records.end_batch()
+            self._performer.perform(commands)
+            log.info(
+                "activity_adopted",
+                from_process=adopted.donor,
+                workflow_id=adopted.activity.workflow_id,
+                activity_id=adopted.activity.activity_id,
+                name=adopted.activity.name,
+            )
+        self._take_offers()
+        if was_waiting:
+            self.changed()
+
+    def _take_offers(self) -> None:
+        """Takes what is offered; no defect there, or in another process's memory, may cost this one its polls."""
+        try:
+            self._adopter.look()
+        except Exception:
+            log.exception("internal_error")
 
     # The end
 

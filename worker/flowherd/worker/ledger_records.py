@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flowherd.activities_and_outcomes import Activity
     from flowherd.client.engine_protocol import Engine
     from flowherd.ledger import RecordWriter, Segment
+    from flowherd.ledger.adoption_cells import KeptReply
     from flowherd.ledger.usage_page import UsagePage
     from flowherd.worker.attempt import Attempt
 
@@ -83,6 +84,22 @@ class LedgerRecords:
         self._seen = seen or SeenRow.alone()
         self._counts = writer.segment.work.counts
         self._entries = _Entries(writer.segment)
+        self._reply: KeptReply | None = None
+        self._adopted: tuple[int, int] | None = None
+
+    def begin_batch(self, reply: bytes) -> None:
+        """All that is claimed until `end_batch` was brought by that reply, which is kept for who may adopt it."""
+        self._reply = self._writer.replies.keep(reply)
+
+    def begin_adopted(self, place: tuple[int, int]) -> None:
+        """All that is claimed until `end_batch` has its record already."""
+        self._adopted = place
+
+    def end_batch(self) -> None:
+        """All has been claimed."""
+        if self._reply is not None:
+            self._writer.replies.leave(self._reply)
+        self._reply = self._adopted = None
 
     @property
     def free(self) -> int:
@@ -91,6 +108,8 @@ class LedgerRecords:
 
     def claim(self, activity: Activity, *, now: float, lease_s: float) -> tuple[int, int]:
         """See `Records.claim`. The lease may be as old as the request for it: the reply may have been slow."""
+        if self._adopted is not None:
+            return self._adopted
         place = self._writer.claim(
             activity.activity_id,
             activity.worker_id,
@@ -99,6 +118,7 @@ class LedgerRecords:
             lease_s=lease_s,
             workflow_id=activity.workflow_id,
             key=activity.key,
+            reply=self._reply,
         )
         self._writer.segment.add(_CLAIMED)
         return place

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flowherd.ledger.earlier_attempts import SeenRow
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
+    from flowherd.worker.adopter import Offers
 
 RELEASE_S = 0.8  # for requeueing activities after the drain limit
 
@@ -62,6 +63,7 @@ class SharedHost:
         segments: of all workers, None for a worker that sees its own alone.
         suspects: the host's table of activities that processes have died with, None for a table of its own.
         seen: how often the host has been given an activity, None for a row of its own.
+        offers: what the keeper offers for adoption, None where nobody does.
         siblings: the host's other processes, None for a worker that is alone.
         isolates: where activities with offload="process" run; None where nobody makes them.
         rouse_keeper: called once the ledger has claims that the keeper may not have seen, with the shortest lease.
@@ -72,6 +74,7 @@ class SharedHost:
     segments: Iterable[Segment] | None = None
     crash_history: CrashHistory | None = None
     seen: SeenRow | None = None
+    offers: Offers | None = None
     siblings: Siblings | None = None
     isolates: Isolates | None = None
     rouse_keeper: Callable[[float], None] = _nothing
@@ -104,8 +107,7 @@ class Worker:
         host: SharedHost = ALONE,
     ) -> None:
         self.isolates, circuit = host.isolates, Circuit()
-        self._segment = writer.segment
-        self._environment = environment
+        self._segment, self._environment = writer.segment, environment
         self._threads = ThreadPool(config.concurrency)
         self._executors = Executors(registry, config, self._threads, environment, host.isolates)
         self._reporter = reporter = Reporter(
@@ -128,6 +130,7 @@ class Worker:
             self._acknowledged,
             self._slots_changed,
             host.seen,
+            host.offers,
         )
         self._poller = Poller(
             config,
@@ -167,10 +170,12 @@ class Worker:
     def quiet(self) -> None:
         """Stops polling; all other work goes on."""
         self._poller.set_mode(Mode.QUIET)
+        self._segment.put(Cell.ADOPTS, 0)
 
     def resume(self) -> None:
         """Starts or resumes polling."""
         self._poller.set_mode(Mode.POLLING)
+        self._segment.put(Cell.ADOPTS, self._order is None)
 
     def drain(self, within_s: float) -> None:
         """Stops polling, lets running activities end within `within_s` seconds, and requeues the rest."""
@@ -213,6 +218,7 @@ class Worker:
     async def _stop(self, polling: asyncio.Task[None]) -> Stopped:
         """Stops polling, waits for the poll, lets activities end and be reported, and requeues the rest."""
         self._poller.set_mode(Mode.STOPPING)
+        self._segment.put(Cell.ADOPTS, 0)
         self._environment.shutdown.request()
         if self.isolates is not None:
             self.isolates.send_draining()

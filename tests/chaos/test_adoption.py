@@ -1,0 +1,99 @@
+"""A killed process costs what it had not begun nothing: another one goes on with it (C3)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from harness import eventually
+
+from flowherd.crashpoints import ADOPTER_POINTS, ADOPTION_POINTS, VARIABLE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from chaos.world import World
+
+pytestmark = pytest.mark.fork
+ONE_AT_A_TIME = "[activities.work]\nmax_concurrent = 1\n"
+KILLS = 5
+
+
+def _submit(world: World, count: int, *, max_attempts: int) -> None:
+    retry = {"retry": {"max_attempts": max_attempts, "delay_seconds": 0}}
+    world.submitted |= set(world.engine.submit("work", count, settings=retry, number=0, seconds=0.4))
+
+
+def _running(world: World) -> tuple[str, int]:
+    """The activity that has begun last and has not ended, and the process that runs it."""
+
+    def found() -> tuple[str, int] | None:
+        last = world.notes("start")[-1:]
+        ended = {(note.activity_id, note.pid) for note in world.notes("end")}
+        return next(((n.activity_id, n.pid) for n in last if (n.activity_id, n.pid) not in ended), None)
+
+    running = eventually(found, "one that runs")
+    assert isinstance(running, tuple)
+    return running
+
+
+def _all_claimed(world: World, count: int) -> None:
+    """Waits until the processes know of all their claims: what is in a reply comes back with its lease alone (C2)."""
+    host = world.host
+    assert host is not None
+    eventually(lambda: host.status()["totals"]["claimed"] == count, "all claimed")
+
+
+def _host(world: World, tmp_path: Path, **env: str) -> None:
+    settings = tmp_path / "flowherd.toml"
+    settings.write_text(ONE_AT_A_TIME)
+    world.start_host("--config", str(settings), "--poll-max", "8", processes=2, slots=24, env=env)
+
+
+def test_five_kills_of_processes_that_hold_waiting_activities_cost_only_what_had_begun(
+    world: World, tmp_path: Path
+) -> None:
+    """C3: one runs and the others wait; each of these is claimed once, however often its process dies."""
+    _submit(world, 16, max_attempts=20)
+    _host(world, tmp_path)
+    _all_claimed(world, 16)
+    struck: Counter[str] = Counter()
+    for _ in range(KILLS):
+        activity_id, pid = _running(world)
+        world.kill(pid)
+        struck[activity_id] += 1
+        eventually(lambda: _running(world)[0] != activity_id, "the next one begins")  # noqa: B023 - within the turn
+    world.until_done(40)
+    failed = Counter(entry["activity_id"] for entry in world.engine.entries("fail"))
+    assert set(failed) <= set(struck)
+    assert all(failed[one] <= struck[one] for one in failed)
+    assert world.engine.claims_per_activity() == Counter(world.engine.completions_per_activity()) + failed
+    assert world.host is not None
+    assert world.host.log("activity_adopted")
+    assert not world.facts(24).lost() + world.facts(24).unexplained()
+
+
+@pytest.mark.parametrize("point", [*ADOPTION_POINTS, *ADOPTER_POINTS[:3]])
+def test_whoever_dies_amid_an_adoption_costs_nothing_either(world: World, tmp_path: Path, point: str) -> None:
+    """C3: a keeper or an adopter that is killed at a store; with one attempt each, whatever has not begun completes."""
+    marker = tmp_path / "struck"
+    _submit(world, 10, max_attempts=1)
+    _host(world, tmp_path, **{VARIABLE: f"{point}:2:SIGKILL:{marker}"})
+    _all_claimed(world, 10)
+    world.kill(_running(world)[1])
+    eventually(marker.exists, "the point was not reached")
+    eventually(lambda: world.ended() == 10, "all have ended", within_s=40)
+    begun = Counter(note.activity_id for note in world.notes("start"))
+    assert len(begun) == 10, "something has failed that had not begun"
+    assert set(begun.values()) == {1}
+    assert set(world.engine.claims_per_activity().values()) == {1}
+    completed = world.engine.completions_per_activity()
+    assert set(completed.values()) == {1}
+    assert set(begun) - set(completed) == _broken_off(world)
+
+
+def _broken_off(world: World) -> set[str]:
+    """The activities that have begun and not ended: their process was killed."""
+    ended = {(note.activity_id, note.pid) for note in world.notes("end")}
+    return {note.activity_id for note in world.notes("start") if (note.activity_id, note.pid) not in ended}
