@@ -50,7 +50,7 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
     ),
     "process_died": (
         "warning: A process ended without an order. `cause` says how: exit, signal or out of memory. Its "
-        "work was requeued."
+        "work was requeued or adopted."
     ),
     "process_exited": "info: A process ended as ordered.",
     "process_hangs": (
