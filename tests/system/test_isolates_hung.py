@@ -46,7 +46,7 @@ def test_an_isolate_is_a_child_of_the_supervisor_in_a_group_of_its_own(
     """It has its worker's index, and the kernel may kill it first."""
     journal = tmp_path / "journal"
     with start(tmp_path, engine, *flags) as host:
-        [workflow] = engine.submit("who", 1, seconds=0, journal=str(journal))
+        [workflow] = engine.submit("who", 1, seconds=1, journal=str(journal))
         engine.wait_for("complete", 1)
         [[pid, parent, group]] = lines(journal, 1)
         assert (parent, group) == (host.pid, pid)

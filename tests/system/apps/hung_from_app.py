@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 
 from flowherd import Registry
 
+socket.setdefaulttimeout(0.3)  # as an app may: the host's own connections wait for longer
 registry = Registry()
 
 

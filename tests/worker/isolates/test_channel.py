@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import resource
+import socket
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -91,6 +92,29 @@ def test_an_isolate_sends_no_more_than_its_worker_takes():
             worker.receive()
 
 
+def test_a_default_timeout_that_the_app_has_set_does_not_reach_the_channel():
+    """Otherwise no handler could take longer than that, and its worker would wait for it."""
+    socket.setdefaulttimeout(0.001)
+    try:
+        with channels() as (worker, isolate):
+            assert isolate._sock.gettimeout() is None
+            assert os.get_blocking(isolate.fileno())
+            with pytest.raises(BlockingIOError):
+                worker.receive()
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def test_a_file_that_a_handler_has_opened_in_the_place_of_ours_is_not_written(tmp_path):
+    """It has closed all descriptors, and the next `open` takes their numbers."""
+    (tmp_path / "mine").write_text("precious")
+    with channels() as (_, isolate), (tmp_path / "mine").open("r+b") as mine:
+        os.dup2(mine.fileno(), isolate._file)
+        with pytest.raises(OSError, match="another one"):
+            isolate.send(Ended(None), b"{}")
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
 def test_what_was_sent_before_the_end_comes_before_it():
     """Also where the other end has not read what it was sent."""
     with channels() as (worker, isolate):
@@ -140,6 +164,7 @@ def test_no_descriptor_is_left_open_where_there_are_not_enough():
 
 
 SAMPLES = {"int": 7, "str": "s", "bytes": b"\xff/x", "bool": True, "float": 1.5}
+SAMPLES |= {"Version": 7, "Seconds": 1.5, "Growth": 7}
 SAMPLES["Activity"] = make_activity("n", settings={"a": 1}, signal_data=[1])
 SAMPLES["UsagePlace"] = isolate_protocol.UsagePlace(0, 1, 2, 3)
 SAMPLES["Failed | None"] = Failed("C", "m", retryable=True)

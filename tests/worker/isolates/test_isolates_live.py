@@ -31,6 +31,7 @@ from flowherd.files.memory_files import MemoryFiles
 from flowherd.files.scratch_folders import Scratch
 from flowherd.isolates.printed_output import LINE_S, MOST_LINES
 from flowherd.ledger.activity_cost_table import Metric, Where
+from flowherd.memory import resident_bytes
 from flowherd.testing import WORKFLOW_ID, make_activity
 
 if TYPE_CHECKING:
@@ -116,6 +117,16 @@ async def test_what_an_attempt_takes_of_its_isolate_is_measured(forker):
     assert 0.1 <= measure[Metric.CPU_S] < 0.2
     assert measure[Metric.WALL_S] >= 0.2
     assert measure[Metric.WAIT_S] >= 0.1
+
+
+async def test_an_idle_isolate_keeps_nothing_of_its_last_activity(forker):
+    """The next one may have `max_memory_mb`."""
+    async with workplace(forker, concurrency=1) as place:
+        assert output_of(await place.outcome("echo_isolated", {"value": 1})) == {"result": 1}
+        before = resident_bytes(place.pids[1])
+        await place.outcome("echo_isolated", {"value": "x" * 40_000_000})
+        await place.until(lambda: "1 idle" in repr(place.isolates))
+        await place.until(lambda: resident_bytes(place.pids[1]) < before + 20_000_000)
 
 
 async def test_money_logs_and_lines_come_out_here(forker, caplog):

@@ -31,6 +31,17 @@ def test_messages_arrive_whole_and_in_order(ends: tuple[Link, Link]) -> None:
     assert [decode_downward(data) for data, _ in received if data] == [Drain(30.0), Quiet()]
 
 
+def test_a_default_timeout_that_the_app_has_set_does_not_reach_a_link() -> None:
+    """Otherwise a preload that nobody asks for anything would take the supervisor for dead."""
+    socket.setdefaulttimeout(0.001)
+    try:
+        for link in Link.pair():
+            assert link._sock.gettimeout() is None
+            link.close()
+    finally:
+        socket.setdefaulttimeout(None)
+
+
 def test_a_descriptor_comes_with_the_message_that_names_it(ends: tuple[Link, Link]) -> None:
     """A pidfd must never be taken for another process's."""
     left, right = ends

@@ -8,6 +8,7 @@ belong lies in the file with them, and the packet has their lengths. The file be
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from flowherd.sdk.output import MAX_OUTPUT_BYTES
 if TYPE_CHECKING:
     from flowherd.isolates.isolate_protocol import Message
 
-MAX_BYTES = 2**31 - 1  # of a message and what belongs to it: the kernel takes no more in one call
+MAX_BYTES = 0x7FFFF000  # of a message and what belongs to it: the kernel takes no more in one call
 _PACKET_BYTES = 1 << 18
 _Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_BYTES)]
 
@@ -53,11 +54,13 @@ class Channel:
         self._sock = sock
         self._file = file
         self._limits = most_message, most_body
+        self._status = os.fstat(file)
 
     @classmethod
     def inherited(cls, fd: int) -> Channel:
         """The isolate's end; its worker has sent the file ahead of all messages."""
         sock = socket.socket(fileno=fd)
+        sock.settimeout(None)  # the app may have set another default
         _, (file,), _, _ = socket.recv_fds(sock, 1, 1, socket.MSG_CMSG_CLOEXEC)
         return cls(sock, file, MAX_BYTES, MAX_BYTES)
 
@@ -82,6 +85,8 @@ class Channel:
         sizes = len(text), memoryview(body).nbytes
         if sum(sizes) > MAX_BYTES:
             raise OverflowError(f"a message of {sizes[0]} and {sizes[1]} bytes")
+        if not os.path.samestat(self._status, os.fstat(self._file)):  # a handler has closed ours
+            raise OSError(errno.EBADF, "its file is another one now")
         if os.pwritev(self._file, [text, body], 0) != sum(sizes):
             raise OverflowError("no file may be so large here")
         return msgspec.json.encode(sizes)
@@ -97,9 +102,7 @@ class Channel:
         """
         try:
             packet = self._sock.recv(_PACKET_BYTES)
-        except (
-            ConnectionResetError
-        ):  # it has ended and not read everything; what it has sent comes after that
+        except ConnectionResetError:  # it has not read everything; what it has sent comes after that
             packet = self._sock.recv(_PACKET_BYTES)
         if not packet:
             raise ChannelEnded
@@ -165,7 +168,8 @@ def connect() -> tuple[Ends, Fds]:
         ours, its = map(undo.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         socket.send_fds(ours, [b"file"], [file])
         undo.pop_all()
-    for end in (ours.fileno(), out, err):
-        os.set_blocking(end, False)
+    ours.settimeout(0)
+    for pipe in (out, err):
+        os.set_blocking(pipe, False)
     ends = Ends(Channel(ours, file, MAX_UP_BYTES, MAX_OUTPUT_BYTES), out, err, lifeline)
     return ends, (its.detach(), its_out, its_err, its_lifeline)

@@ -18,14 +18,7 @@ from flowherd.activities_and_outcomes import Died
 from flowherd.execution.awake_timer import AwakeTimer
 from flowherd.execution.invoke import failed
 from flowherd.isolates.channel import ChannelBroken, ChannelEnded
-from flowherd.isolates.isolate_protocol import (
-    Draining,
-    Ended,
-    LeftBehind,
-    Stop,
-    TokenRefused,
-    decode_upward,
-)
+from flowherd.isolates.isolate_protocol import Draining, Ended, LeftBehind, Stop, TokenRefused, decode_upward
 from flowherd.isolates.printed_output import Lines
 from flowherd.link.link import LinkClosed
 from flowherd.link.messages import BootFailed, KillIsolate, Ready
@@ -98,12 +91,7 @@ class Isolate:
     """
 
     def __init__(
-        self,
-        key: int,
-        ends: Ends,
-        link: Link,
-        rules: IsolateRules,
-        changed: Callable[[Isolate], None],
+        self, key: int, ends: Ends, link: Link, rules: IsolateRules, changed: Callable[[Isolate], None]
     ) -> None:
         self.key = key
         self.pid = 0
@@ -210,8 +198,10 @@ class Isolate:
 
     def ended(self, status: int, reason: str) -> None:
         """It has been reaped, or could not be made, and why."""
-        run, self._run = self._run, None
         is_leaving, self.stage = self.stage is Stage.LEAVING, Stage.GONE
+        while self._run is not None and not self._killed_for and self._read():
+            pass  # what it sent before its end counts
+        run, self._run = self._run, None
         for pipe in self._printed:
             pipe.finish()
         self._close()
@@ -223,15 +213,19 @@ class Isolate:
         if run is not None:
             run.finish(self._verdict or Died(f"its isolate {self.why_not}"))
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Handles the next message; False when there is none."""
         try:
             self._handle(*self._channel.receive())
         except BlockingIOError:
-            return
+            return False
         except ChannelEnded:
             self._break_off("it had closed its channel")  # as it has where it has ended
         except (ChannelBroken, msgspec.DecodeError, OSError) as error:
             self._break_off(str(error))
+        else:
+            return True
+        return False
 
     def _handle(self, message: Received, body: Received) -> None:
         match decode_upward(message):
@@ -255,7 +249,7 @@ class Isolate:
 
     def _break_off(self, why: str) -> None:
         self._loop.remove_reader(self._channel.fileno())
-        if self.stage is not Stage.LEAVING:
+        if self.stage not in {Stage.LEAVING, Stage.GONE}:
             self._give_up(why)
 
     def _give_up(self, why: str) -> None:
@@ -269,7 +263,9 @@ class Isolate:
         assert run is not None, self
         outcome = run.outcome_of(ended, output)  # before its activity is let go
         self._run = None
-        if self._times_stopped or self._killed_for or self._tasks >= self._rules.max_tasks:
+        if self.stage is Stage.GONE:
+            pass
+        elif self._times_stopped or self._killed_for or self._tasks >= self._rules.max_tasks:
             self.leave()  # also since a signal may be on its way to it, and must not hit another activity
         else:
             self.stage = Stage.SETTLING

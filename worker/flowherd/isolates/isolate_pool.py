@@ -40,12 +40,7 @@ class Isolates:
     """
 
     def __init__(
-        self,
-        link: Link,
-        keys: Iterator[int],
-        rules: IsolateRules,
-        limit: int,
-        segment: Segment,
+        self, link: Link, keys: Iterator[int], rules: IsolateRules, limit: int, segment: Segment
     ) -> None:
         self._segment = segment
         self._link = link

@@ -8,6 +8,8 @@ no more work: the isolate leaves the app's lifespan and exits.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from flowherd.activities_and_outcomes import Activity, Failed, Usage  # noqa: TC001 - msgspec reads annotations
@@ -17,6 +19,9 @@ from flowherd.link.messages import encode_any as encode
 __all__ = ["Message", "encode"]
 
 MAX_UP_BYTES = 1 << 20  # of a message of an isolate, outputs aside
+Version = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
+Growth = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 MAX_USAGE_BYTES = MAX_UP_BYTES // 2  # what is longer is merged as for the ledger
 
 
@@ -74,7 +79,7 @@ class Draining(Message, frozen=True):
 class TokenRefused(Message, frozen=True):
     """The engine has refused this version of the host's token: the worker asks the keeper for another."""
 
-    version: int
+    version: Version
 
 
 class Ended(Message, frozen=True):
@@ -83,9 +88,9 @@ class Ended(Message, frozen=True):
     failure: Failed | None
     cost_usd: str | None = None
     usage: tuple[Usage, ...] = ()
-    cpu_s: float = 0.0
-    wall_s: float = 0.0
-    growth_bytes: int = 0
+    cpu_s: Seconds = 0.0
+    wall_s: Seconds = 0.0
+    growth_bytes: Growth = 0
 
 
 class LeftBehind(Message, frozen=True):

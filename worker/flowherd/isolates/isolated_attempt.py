@@ -90,15 +90,9 @@ class IsolatedAttempt:
         attempt = self.attempt
         costs, failure = _costs_of(ended), ended.failure
         content = _checked_output(output) if failure is None else b""
-        try:
-            attempt.environment.meter.offloaded(
-                self.definition.name,
-                cpu_s=ended.cpu_s,
-                wall_s=ended.wall_s,
-                growth_bytes=ended.growth_bytes,
-            )
-        except ValueError as error:
-            raise ChannelBroken(f"it reported what cannot be: {error}") from None
+        attempt.environment.meter.offloaded(
+            self.definition.name, cpu_s=ended.cpu_s, wall_s=ended.wall_s, growth_bytes=ended.growth_bytes
+        )
         attempt.costs = costs
         if failure is None:
             return Completed(content, *attempt.spent)

@@ -29,6 +29,7 @@ class Link:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        sock.settimeout(None)  # the app may have set another default
 
     def __repr__(self) -> str:
         return f"<Link fd {self._sock.fileno()}>"

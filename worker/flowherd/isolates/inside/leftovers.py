@@ -80,9 +80,7 @@ class Leftovers:
             signal.setitimer(timer, 0)
         faulthandler.cancel_dump_traceback_later()
         for set_limit in self._limits:
-            with contextlib.suppress(
-                ValueError
-            ):  # the hard one has been lowered, too: `put_back` will say so
+            with contextlib.suppress(ValueError):  # the hard one is lower, too: `put_back` will say so
                 set_limit()
 
     def put_back(self, mark: bytes) -> str:

@@ -154,9 +154,7 @@ def _settle_in(setup: IsolateSetup, stdout_fd: int, stderr_fd: int) -> None:
         os.close(fd)
         if isinstance(stream := getattr(sys, name), TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # a kill must not cost the last lines
-            pipe = BufferedWriter(
-                FileIO(place, "w", closefd=False)
-            )  # the stream would look for its place in a file
+            pipe = BufferedWriter(FileIO(place, "w", closefd=False))  # a stream looks for its place
             text = TextIOWrapper(pipe, stream.encoding, stream.errors, line_buffering=True)
             setattr(sys, name, text)
 
@@ -191,19 +189,24 @@ class ActivityLoop:
 
     def run(self) -> None:
         """Returns when there are no more activities, or a handler has closed the loop that they need."""
-        while not self.loop.is_closed():
-            job = self.loop.run_until_complete(self.connection.next_job())
-            if job is None:
-                return
-            begin, parameters = job
-            own = WholeProcess()
-            outcome = self._outcome_of(begin, parameters)
-            ended, output = _ended(outcome, own.taken())
-            self.channel.send(ended, output)
-            self._end_output(begin.mark)
-            _name(self.environment.process_index)
-            if self.environment.tracing is not None:
-                self.environment.tracing.flush()  # a kill must not cost the spans of what has ended
+        while not self.loop.is_closed() and self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        """Runs the next activity, and keeps none of its parameters and output; False when there is none."""
+        job = self.loop.run_until_complete(self.connection.next_job())
+        if job is None:
+            return False
+        begin, parameters = job
+        own = WholeProcess()
+        outcome = self._outcome_of(begin, parameters)
+        ended, output = _ended(outcome, own.taken())
+        self.channel.send(ended, output)
+        self._end_output(begin.mark)
+        _name(self.environment.process_index)
+        if self.environment.tracing is not None:
+            self.environment.tracing.flush()  # a kill must not cost the spans of what has ended
+        return True
 
     def _end_output(self, mark: str) -> None:
         """Marks the end of what was printed, where another activity may run here; the worker gives it a second."""

@@ -57,9 +57,7 @@ class WorkerConnection:
 
     def start(self) -> None:
         """Begins to listen."""
-        start_thread(
-            "worker", self._listen, failed=leave_with_programs
-        )  # nothing else would end this process
+        start_thread("worker", self._listen, failed=leave_with_programs)  # nothing else would do so
 
     def take_sigterm(self) -> None:
         """SIGTERM means the handler at work; to be called in the main thread."""
@@ -138,9 +136,7 @@ def die_with(lifeline: int) -> None:
 
     What has left the process group by `setsid` is not reached. A process that does not lead its group dies alone.
     """
-    with contextlib.suppress(
-        OSError
-    ):  # of a kernel that only looks like Linux: `WorkerConnection` sees the end, too
+    with contextlib.suppress(OSError):  # not quite Linux: `WorkerConnection` sees the end, too
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, _with_programs())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
