@@ -215,7 +215,7 @@ FAULTS = [
         "a stop that is shorter than the work",
         0,
         "--graceful-timeout 5",
-        "gives back activities that run longer",
+        "requeues activities that run longer",
         words="--graceful-timeout 5 --activity-timeout 50",
     ),
     Fault(

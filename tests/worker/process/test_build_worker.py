@@ -34,12 +34,16 @@ async def quote(pin_code: str) -> None:
     raise ValueError(f"refused {pin_code}")
 
 
-@pytest.mark.parametrize("rests_for_s", [1000.0, 0.0], ids=["resting", "awake"])
-async def test_the_first_claim_wakes_a_keeper_that_rests_and_none_that_is_awake(
-    server: ScriptedEngine, rests_for_s: float
+@pytest.mark.parametrize(
+    ("lease_s", "rests_for_s", "is_woken"),
+    [(1, 1000.0, True), (60, 1000.0, False), (1, 0.0, False)],
+    ids=["short lease, resting", "long lease, resting", "short lease, awake"],
+)
+async def test_a_claim_with_a_short_lease_wakes_a_keeper_that_rests(
+    server: ScriptedEngine, lease_s: int, rests_for_s: float, *, is_woken: bool
 ) -> None:
     """A lease of a second would be over before the rest is; a wakeup for each claim would cost each claim."""
-    server.script("poll", brings(item()))
+    server.script("poll", brings(item(timeout_seconds=lease_s)))
     config = WorkerConfig(api_url=server.url, concurrency=4)
     ledger = Ledger(processes=1, records=records_needed(config.concurrency, config.poll_max))
     ledger.tick(time.monotonic() + rests_for_s)
@@ -52,7 +56,7 @@ async def test_the_first_claim_wakes_a_keeper_that_rests_and_none_that_is_awake(
         async with asyncio.timeout(10.0):
             await server.asked("complete")
         woken, _, _ = select.select([wakeups.keeper], [], [], 0)
-        assert bool(woken) == (rests_for_s > 0)
+        assert bool(woken) == is_woken
     finally:
         built.worker.release(0.2)
         await work
