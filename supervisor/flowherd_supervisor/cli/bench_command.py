@@ -18,7 +18,8 @@ def bench(
     *,
     activity: Annotated[str, Parameter(help="name of the activity of APP to queue", show_default=False)] = "",
     params: Annotated[
-        list[str] | None, Parameter(name=["-P"], help="an input: key=json", negative="")
+        list[str] | None,
+        Parameter(name=["-P"], help="an input: key=value, read as JSON, else as text", negative=""),
     ] = None,
     worker: Annotated[str, Parameter(help="worker type of APP")] = DEFAULT_WORKER_TYPE,
     app_dir: Annotated[Path, Parameter(help="first folder of the import path")] = Path(),

@@ -142,7 +142,8 @@ def demo(
 def submit(
     *names: Annotated[str, Parameter(help="activity names", name="NAME")],
     params: Annotated[
-        list[str] | None, Parameter(name=["-P"], help="an input: key=json", negative="")
+        list[str] | None,
+        Parameter(name=["-P"], help="an input: key=value, read as JSON, else as text", negative=""),
     ] = None,
     input_: Annotated[
         str | None, Parameter(name="--input", help="all inputs: a JSON object, or @file")

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -14,6 +15,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.settings.parsing import DEFAULT_ADDRESS, Tcp, parse_address
 
 _ROOT = 0
+SERVICES = Path("/run")  # where a unit's RuntimeDirectory lies: a service has no XDG_RUNTIME_DIR but that
 
 log = structlog.stdlib.get_logger("flowherd")
 
@@ -175,17 +177,31 @@ def _listen(sock: socket.socket) -> socket.socket:
 def find_sockets() -> dict[int, Path]:
     """Returns the sockets of this user's running supervisors by pid; sockets that do not answer are skipped.
 
+    Those of this user's services are found too, wherever the unit has a RuntimeDirectory.
+
     Raises:
         ConfigurationError: the folder is not private to this user.
 
     """
-    folder, found = admin_folder(), {}
-    if not folder.is_symlink() and not folder.exists():
-        return {}
-    _check_private(folder)
-    for path in folder.glob("*.sock"):
-        if path.stem.isdigit() and path.lstat().st_uid == os.getuid() and _answers(path):
-            found[int(path.stem)] = path
+    folder, folders = admin_folder(), _folders_of_services()
+    if folder.is_symlink() or folder.exists():
+        _check_private(folder)
+        folders.append(folder)
+    return {
+        int(path.stem): path
+        for place in folders
+        for path in place.glob("*.sock")
+        if path.stem.isdigit() and path.lstat().st_uid == os.getuid() and _answers(path)
+    }
+
+
+def _folders_of_services() -> list[Path]:
+    """Returns the private folders of this user below the runtime directories of services."""
+    found = []
+    for folder in SERVICES.glob("*/flowherd"):
+        with suppress(OSError, ConfigurationError):
+            _check_private(folder)
+            found.append(folder)
     return found
 
 

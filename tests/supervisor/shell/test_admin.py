@@ -197,6 +197,21 @@ def test_living_supervisors_are_found_by_pid_and_dead_ones_passed_over(
     assert admin_socket.find_sockets() == {os.getpid(): one.path}
 
 
+def test_the_socket_of_a_service_is_found_without_its_environment(
+    bind: Callable[[str], AdminSocket], runtime: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its RuntimeDirectory lies below /run; a folder that others can open is passed over."""
+    bind("off")
+    services = runtime / "run"
+    (services / "open" / "flowherd").mkdir(parents=True, mode=0o777)
+    (services / "unit").mkdir()
+    moved = (runtime / "flowherd").rename(services / "unit" / "flowherd")
+    monkeypatch.setattr(admin_socket, "SERVICES", services)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert admin_socket.find_sockets() == {os.getpid(): moved / f"{os.getpid()}.sock"}
+    moved.rename(runtime / "flowherd")
+
+
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
 SOMEBODY = 12_345
 
