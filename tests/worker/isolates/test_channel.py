@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import resource
@@ -153,14 +154,18 @@ def test_messages_of_several_threads_do_not_mix():
 
 def test_no_descriptor_is_left_open_where_there_are_not_enough():
     """Each that was opened before is closed again."""
-    before = len(os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 7, HARD))
+    before = set(os.listdir("/proc/self/fd"))
+    numbers = (number for number in itertools.count() if str(number) not in before)
+    limit = next(
+        itertools.islice(numbers, 7, None)
+    )  # seven are free below, wherever those of other tests lie
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, HARD))
     try:
         with pytest.raises(OSError, match="Too many open files"):
             connect()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (SOFT, HARD))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 SAMPLES = {"int": 7, "str": "s", "bytes": b"\xff/x", "bool": True, "float": 1.5}
