@@ -74,7 +74,14 @@ def test_five_kills_of_processes_that_hold_waiting_activities_cost_only_what_had
     assert not world.facts(24).lost() + world.facts(24).unexplained()
 
 
-@pytest.mark.parametrize("point", [*ADOPTION_POINTS, *ADOPTER_POINTS[:3]])
+_POINTS = (*ADOPTION_POINTS, *ADOPTER_POINTS[:3])
+_ALWAYS = {"after_decision", "after_adopting"}
+
+
+@pytest.mark.parametrize(
+    "point",
+    [pytest.param(point, marks=() if point in _ALWAYS else pytest.mark.soak) for point in _POINTS],
+)
 def test_whoever_dies_amid_an_adoption_costs_nothing_either(world: World, tmp_path: Path, point: str) -> None:
     """C3: a keeper or an adopter that is killed at a store; with one attempt each, whatever has not begun completes."""
     marker = tmp_path / "struck"

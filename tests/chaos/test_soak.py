@@ -36,11 +36,9 @@ def test_nothing_is_lost_doubled_or_repeated_without_a_fault_in_a_short_storm(
 SUSPICIOUS_SEEDS = range(FIXED_SEED, FIXED_SEED + 20)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    "seed",
-    [pytest.param(seed, marks=[pytest.mark.soak] if seed > FIXED_SEED else []) for seed in SUSPICIOUS_SEEDS],
-)
+@pytest.mark.parametrize("seed", SUSPICIOUS_SEEDS)
 def test_among_killers_and_kills_no_healthy_activity_ends_as_poison_and_every_killer_does(
     tmp_path: Path, seed: int
 ) -> None:

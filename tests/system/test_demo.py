@@ -115,6 +115,7 @@ def test_two_processes_give_the_answer_of_none_and_lose_nothing(demo: Callable[[
     assert run.running() == []
 
 
+@pytest.mark.soak
 def test_killed_processes_change_nothing_about_the_answer(demo: Callable[[str], Demo]) -> None:
     """SIGKILL at any moment: the work comes back, runs again, and is accepted once (faults of group C)."""
     code, out, err = demo("processes=1, as_json=True, activities=120, chaos=True").finish()
