@@ -29,6 +29,7 @@ def bench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.soak
 def test_our_loads_are_measured_and_drawn(tmp_path: Path) -> None:
     """A list of runs with the demo's keys; no variable of the user reaches them."""
     done = bench(

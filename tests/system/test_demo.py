@@ -150,6 +150,7 @@ def _lives(process: psutil.Process) -> bool:
     return False
 
 
+@pytest.mark.soak
 def test_a_stopped_demo_leaves_nothing_behind(demo: Callable[[str], Demo]) -> None:
     """Most users end a demo with Ctrl-C; engine and workers must not survive it."""
     run = demo("processes=2, activities=100")
