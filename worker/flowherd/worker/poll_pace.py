@@ -71,14 +71,17 @@ class Pace(NamedTuple):
     ) -> Pace:
         """The pace after a poll for `asked` activities that began at `began_at` and brought `found`, now in `load`.
 
-        How much may be asked for beside siblings begins at 1, doubles with each full batch and halves with each
-        empty one of an idle host down to 2: a few heavy activities spread over the host, and many light ones are soon
-        fetched a hundred at a time.
+        How much may be asked for beside siblings begins at 1, doubles with each full batch, halves with each empty
+        one of an idle host down to 2, and is 2 again once the queue was empty while most of what came last had not
+        ended: a few heavy or waiting activities spread over the host, and many light ones are soon fetched a hundred
+        at a time.
         """
         is_full = found >= asked
         ramp = self.ramp
         if is_full:
             ramp = min(2 * ramp, MOST)
+        elif self.is_filling(load - found):
+            ramp = min(ramp, 2)
         elif not found and self.due_at:
             ramp = max(ramp // 2, min(ramp, 2))
         return self._replace(

@@ -111,19 +111,17 @@ def freer_than(
 ) -> Sibling | None:
     """The sibling that should poll instead: with less than half the load, or half the lag of a loop that lags.
 
-    While this process `is_filling`, one with any less load.
+    While this process `is_filling`, one with any less load, even if its poll is under way.
     """
     is_lagging = me.lag_s > LAGGING_S
     if not me.load and not is_lagging:
         return None  # nobody is freer than an idle process, and an idle host asks for each poll
+    expected = _takers(siblings, now) if is_filling else [one for one in siblings if one.will_poll(now)]
     freer = [
         one
-        for one in siblings
-        if one.will_poll(now)
-        and (
-            (2 - is_filling) * one.load < me.load
-            or (is_lagging and one.load <= me.load and 2 * one.lag_s < me.lag_s)
-        )
+        for one in expected
+        if (2 - is_filling) * one.load < me.load
+        or (is_lagging and one.load <= me.load and 2 * one.lag_s < me.lag_s)
     ]
     return min(freer, key=_by_freedom, default=None)
 
@@ -134,11 +132,15 @@ def share(pace: Pace, me: Sibling, siblings: Sequence[Sibling], wanted: int, now
         return wanted
     asked = min(wanted, pace.ramp)
     if pace.is_filling(me.load):
-        takers = (one.load for one in siblings if one.will_poll(now) or one.polled_at > now - RECENTLY_S)
-        least = min(takers, default=None)
+        least = min((one.load for one in _takers(siblings, now)), default=None)
         if least is not None:
             asked = min(asked, max(1, least - me.load + max(1, me.load // 4)))
     return asked
+
+
+def _takers(siblings: Sequence[Sibling], now: float) -> list[Sibling]:
+    """Those that are expected to poll, or have begun a poll that may be under way."""
+    return [one for one in siblings if one.will_poll(now) or one.polled_at > now - RECENTLY_S]
 
 
 def helper(siblings: Sequence[Sibling], now: float) -> Sibling | None:
