@@ -147,7 +147,9 @@ def kill_beside_others(engine: Engine, host: Host) -> list[float]:
         return {entry["activity_id"]: entry["at_s"] * 1e3 for entry in found} if len(found) == WAIT else {}
 
     waiting = eventually(claims, "claims of those that wait")
-    eventually(lambda: host.status()["totals"]["claimed"] == len(engine.entries("claim")), "the host has them")
+    eventually(
+        lambda: host.status()["totals"]["claimed"] == len(engine.entries("claim")), "the host has them"
+    )
     pid = process_of(host, running_one)
     beside = [one for one, claim in waiting.items() if process_of(host, claim) == pid]
     killed_ms = time.time() * 1e3
@@ -182,7 +184,9 @@ def main() -> int:
     contenders = {
         who: partial(alone, words, options.lease) for who, words in rivals(APP, options, sheet).items()
     }
-    return run(sheet, options, contenders | {OURS: partial(hosted, options), WAITING: partial(adopted, options)})
+    return run(
+        sheet, options, contenders | {OURS: partial(hosted, options), WAITING: partial(adopted, options)}
+    )
 
 
 if __name__ == "__main__":
