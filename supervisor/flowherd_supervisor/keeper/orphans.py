@@ -97,9 +97,8 @@ async def _kill_group(pid: int, pidfd: int) -> None:
     itself. A handler can have taken it to another group.
     """
     try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL, None, _PROCESS_GROUP)
-    except ProcessLookupError:
-        pass  # the group is empty
+        with contextlib.suppress(ProcessLookupError):  # the group is empty
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL, None, _PROCESS_GROUP)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
