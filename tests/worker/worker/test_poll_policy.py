@@ -306,6 +306,27 @@ def test_a_process_whose_loop_lags_leaves_its_turn_to_one_whose_loop_does_not() 
     assert turn == Poll()
 
 
+def test_two_polls_of_a_host_after_receipts_are_a_pause_apart() -> None:
+    """What was ready by the first one has come with it."""
+    pace = Pace(worked_at=10.0, receipt_at=10.0, polled_at=9.9, pause_s=0.05)
+    sibling = Sibling(2, polled_at=10.02, worked_at=10.03, next_poll_at=10.2)
+    turn, _ = decide(pace, Sibling(1), [sibling], RHYTHM, 10.05, is_roomy=True)
+    assert turn == Wait(pytest.approx(10.07))
+
+
+def test_a_process_without_work_leaves_its_place_to_a_sibling_that_polls_soon() -> None:
+    """It has the receipt, and learns from what its poll finds; stolen by others, nobody would learn."""
+    pace = Pace(worked_at=1.0, polled_at=9.0, drained_at=9.0, due_at=10.0)
+    at_work = Sibling(2, polled_at=9.5, worked_at=9.9, next_poll_at=10.04)
+    turn, _ = decide(pace, Sibling(1), [at_work], RHYTHM, 10.0, is_roomy=True)
+    assert isinstance(turn, Wait)
+    assert turn.until > 10.04
+    turn, _ = decide(
+        pace, Sibling(1), [at_work._replace(next_poll_at=10.0 + 1.0)], RHYTHM, 10.0, is_roomy=True
+    )
+    assert turn == Poll()
+
+
 def test_how_much_is_asked_for_beside_siblings_doubles_with_full_batches_and_halves_with_those_of_idleness() -> (
     None
 ):

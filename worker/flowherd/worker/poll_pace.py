@@ -12,7 +12,6 @@ from flowherd.worker.poll_batch_size import MOST
 if TYPE_CHECKING:
     from flowherd.backoff import Rng
 
-APART = 1 / 2  # of the pause after a receipt: what lies between two polls of a host for that reason, at least
 RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
 IDLE_AFTER_S = 600.0  # without work for this long, polls spread out to the longest interval
 SPREADING_S = 10.0  # seconds beyond that in which the pause grows by one interval
@@ -131,7 +130,7 @@ class Pace(NamedTuple):
             return now
         since_work_s = drained_at - self.worked_at
         if since_work_s < self.pause_s - CLOSE_S:
-            return max((self.receipt_at or self.worked_at) + self.pause_s, polled_at + self.pause_s * APART)
+            return max(self.receipt_at or self.worked_at, polled_at) + self.pause_s
         if self.worked_at < worked_at or since_work_s >= period_s:
             return None
         return drained_at + since_work_s * RISE * self.jitter

@@ -3,11 +3,12 @@
 The engine has no long poll, so all that a host can do is ask often when there may be work, rarely when there is none,
 and never twice for the same answer. Three rules, each from what every process publishes about itself:
 
-    quick    after work of its own a process polls once the engine should have the next step (`next_step.py`), then
-             again and again after a part of the time that has passed since, as long as no sibling has had work later;
-             a sibling's empty poll counts as its own
+    quick    after work of its own a process polls once the engine should have the next step (`next_step.py`), and no
+             sooner after another poll of the host; then again and again after a part of the time that has passed
+             since, as long as no sibling has had work later; a sibling's empty poll counts as its own
     turns    without work of its own it takes the first free place in the host's calendar: the host polls once an
-             interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll
+             interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll; who finds at
+             its place that a sibling polls soon takes another one
     leaving  at its due time a process that is busier than a sibling wakes that sibling instead, and polls only if
              the sibling has not within 10 ms; much busier, unless what it was given last has hardly begun to end
 
@@ -80,8 +81,8 @@ def decide(
     polled_at = max(pace.polled_at, polled_by_others_at)
     due_at = pace.quick_at(polled_at, drained_at, worked_at, period_s, now, is_roomy=is_roomy)
     if due_at is None:
-        is_taken = pace.due_at <= now + CLOSE_S and polled_by_others_at > now - CROWDED * period_s
-        if not pace.due_at or is_taken:
+        is_due = pace.due_at <= now + CLOSE_S
+        if not pace.due_at or (is_due and _is_taken(polled_by_others_at, siblings, period_s, now)):
             pace = pace._replace(due_at=_free_place(polled_at, siblings, period_s * pace.jitter, now))
         due_at = pace.due_at
     if due_at > now + CLOSE_S:
@@ -94,6 +95,12 @@ def decide(
     if polled_at <= pace.rang_at:
         return Poll(), pace  # whom it had woken did not come
     return Leave(freest.number, now + PATIENCE_S), pace._replace(rang_at=now)
+
+
+def _is_taken(polled_at: float, siblings: Sequence[Sibling], period_s: float, now: float) -> bool:
+    """A sibling has just polled, or will soon, perhaps for work of its own: its workflow's next step is not stolen."""
+    has_polled = polled_at > now - CROWDED * period_s
+    return has_polled or any(now < one.next_poll_at < now + GAP * period_s for one in siblings)
 
 
 def _free_place(polled_at: float, siblings: Sequence[Sibling], period_s: float, now: float) -> float:
