@@ -58,7 +58,7 @@ def test_the_summary_names_speed_up_answer_and_what_to_try_next() -> None:
         "correct",
         "100 of 100",
         "f (a.py:3) with complexity 9",
-        "a.py:3 f and b.py:9 g, and 2 pairs more",
+        "a.py:3 f and b.py:9 g, and 2 more pairs",
         "A file of 3,061 signatures, 2.3 MB, went to the engine and came back byte for byte.",
         "flowherd run my_app:registry -p 4",
     ):
