@@ -43,13 +43,13 @@ def test_an_ended_workflow_has_no_next(status: str, words: str) -> None:
         (present("stopping"), "add was told to stop on process 2"),
         (
             present("reporting"),
-            "add has ended on process 2 of app:r, pid 7: the engine is told, as soon as it answers.",
+            "add has ended on process 2 of app:r, pid 7: this is reported as soon as the engine answers.",
         ),
         (
             present("reporting", has_result=True),
-            "add has completed on process 2 of app:r, pid 7: the engine is told, as soon as it answers.",
+            "add has completed on process 2 of app:r, pid 7: this is reported as soon as the engine answers.",
         ),
-        (present("settling"), "the keeper tells the engine, which may run it again."),
+        (present("settling"), "the keeper reports it, and the engine may run it again."),
         (
             present("waiting", waits_for="a slot"),
             "add begins on process 2 of app:r, pid 7 when it gets a slot.",
@@ -97,7 +97,7 @@ def test_an_activity_unknown_to_hosts_waits_for_a_poll_by_the_listed_hosts(
 
 def test_a_stalled_process_is_the_reason_why_nothing_ends_and_no_poll_is_sent() -> None:
     one = {"process": 2, "for_s": 12.4, "is_stopped": False, "name": "resize", "at": "/app/a.py:7"}
-    cause = "process 2: its loop has stood still for 12s: resize keeps it, at /app/a.py:7"
+    cause = "process 2: its event loop has been blocked for 12s by resize, at /app/a.py:7"
     holder = host(present=[present("running", limit_s=300.0)], standstills=[one])
     said = next_of(running(), [holder], [holder], NOW)
     assert said.endswith(f"is stopped at its limit in 288 s. But {cause}.")
