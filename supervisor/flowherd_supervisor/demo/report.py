@@ -47,9 +47,10 @@ class Screen:
         )
 
     def say(self, *lines: str) -> None:
-        """Prints lines of plain text, the first one bold."""
+        """Prints lines of plain text, the first one bold; only a terminal has them wrapped."""
         for number, line in enumerate(lines):
-            self.console.print(Text(line, style="" if number else "bold"))
+            style = "" if number else "bold"
+            self.console.print(Text(line, style=style), soft_wrap=not self.console.is_terminal)
 
     def stage(self, title: str, total: int) -> Stage:
         """Begins a stage with its own bar."""
