@@ -180,8 +180,7 @@ def status(
 ) -> int:
     """Show the state of a running host once: processes, activities, what runs and waits, and the last failures.
 
-    Counts are of attempts. CPU% and own MB of a process do not include its isolates. The page "Running" explains each
-    column.
+    Counts are of attempts. CPU% and own MB of a process do not include its isolates.
     """
     from flowherd_supervisor.cli.status import show_status  # noqa: PLC0415 - as above
 
