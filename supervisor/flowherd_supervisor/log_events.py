@@ -53,8 +53,8 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
         " fork. `found` names them with the line of yours; `remedy` says what to do."
     ),
     "process_died": (
-        "warning: A process ended without an order. `cause` says how: exit, signal or out of memory. Its "
-        "work was requeued or adopted."
+        "warning: A process exited unexpectedly. `cause` says how: exit, signal or out of memory. Its work "
+        "was requeued or adopted."
     ),
     "process_exited": "info: A process exited as ordered.",
     "process_hangs": (
