@@ -75,6 +75,8 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ct
             "exited; the exit code is in the last line of its log: ended",
         )
         assert host.wait() == 0
+        last = host.log()[-1]
+        assert (last["event"], last["level"], last["code"]) == ("ended", "info", 0)
         code, _, said = ctl(host, "scale", "2")
         assert code == 2
         assert "no running supervisor found" in said

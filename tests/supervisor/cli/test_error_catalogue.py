@@ -133,6 +133,7 @@ SLIPS = [
     Slip("engine --client-id me", "client id", "KRUXIAFLOW_CLIENT_SECRET is not set"),
     Slip("engine --port 0 --db /nowhere/x.db", "/nowhere/x.db", "unable to open database file"),
     Slip("engine --default-lease 0", "--default-lease", "positive number of seconds"),
+    Slip("engine --workflow-timeout 0", "--workflow-timeout", "positive number of seconds"),
     Slip("demo -p 0", "at least one process", "-p 1"),
 ]
 
