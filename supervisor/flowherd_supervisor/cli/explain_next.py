@@ -148,9 +148,11 @@ def _of_present(one: Present, host: Explained) -> str:
             return f"{what} was told to stop {where}: it ends, or its process is ended after --cancel-grace."
         case "reporting":
             how = "completed" if one.has_result else "ended"
-            return f"{what} has {how} {where}: this is reported as soon as the engine answers."
+            return f"{what} has {how} {where}: the engine is told, as soon as it answers."
         case "settling":
-            return f"{what} has lost its process {where}: the keeper reports it, and the engine may run it again."
+            return (
+                f"{what} has lost its process {where}: the keeper tells the engine, which may run it again."
+            )
         case _:
             return f"{what} begins {where} when it gets {one.waits_for or 'a slot'}."
 

@@ -43,13 +43,13 @@ def test_an_ended_workflow_has_no_next(status: str, words: str) -> None:
         (present("stopping"), "add was told to stop on process 2"),
         (
             present("reporting"),
-            "add has ended on process 2 of app:r, pid 7: this is reported as soon as the engine answers.",
+            "add has ended on process 2 of app:r, pid 7: the engine is told, as soon as it answers.",
         ),
         (
             present("reporting", has_result=True),
-            "add has completed on process 2 of app:r, pid 7: this is reported as soon as the engine answers.",
+            "add has completed on process 2 of app:r, pid 7: the engine is told, as soon as it answers.",
         ),
-        (present("settling"), "the keeper reports it, and the engine may run it again."),
+        (present("settling"), "the keeper tells the engine, which may run it again."),
         (
             present("waiting", waits_for="a slot"),
             "add begins on process 2 of app:r, pid 7 when it gets a slot.",

@@ -58,9 +58,9 @@ class EndedAttempt:
         ended_at: the time of its outcome.
         closed_at: the time of the engine's answer.
         beat_at: the time of the last heartbeat that the engine confirmed, for attempts longer than a second.
+        is_isolated: True when its handler ran in an isolate.
         code: the code of a failure; `kind` is the exception's class, `message` its message; "" when unknown.
         is_retryable: True when the engine runs it again: the failure was retryable and not the last attempt.
-        is_isolated: True when its handler ran in an isolate.
 
     """
 
