@@ -54,7 +54,7 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ct
         eventually(lambda: len(host.children()) == 2, "two processes")
         code, _, said = ctl(host, "scale", "4")
         assert code == 2
-        assert "1 to 3 are" in said
+        assert "it must be between 1 and 3" in said
         command = [sys.executable, "-m", "flowherd_supervisor", "top", "--pid", str(host.pid)]
         env = clean_environment(XDG_RUNTIME_DIR=str(tmp_path / "r"))
         shown = subprocess.run(
@@ -72,7 +72,7 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ct
         code, said, _ = ctl(host, "drain", "--wait", "--timeout", "20")
         assert (code, said.splitlines()[-1]) == (
             0,
-            "exited; the exit code is in the last line of its log: ended",
+            "exited; the last line of its log, ended, has the exit code",
         )
         assert host.wait() == 0
         last = host.log()[-1]
@@ -225,6 +225,23 @@ async def test_a_watcher_outlives_the_process_that_serves_it(engine: Engine, tmp
                         pass
         assert seen.count("process_ready") == 3, "two keepers and a worker, each once"
         assert (await feed.order("quiet")) == "polling pauses; running activities go on"
+
+
+def test_a_reload_says_what_still_runs_the_old_version(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:
+    """A long activity ends in the process in which it began, beside the new one."""
+    journal = tmp_path / "journal"
+    with running_host(tmp_path, "sample_app:registry", "-p", "1", url=engine.url) as host:
+        host.ready(1)
+        engine.submit("wait", seconds=300, journal=str(journal))
+        eventually(lambda: journal.exists() and journal.read_text(), "a running activity")
+        code, said, _ = ctl(host, "reload", "--wait", "--timeout", "20")
+        told = "every new activity runs the new version; 1 activity still runs the old one"
+        assert (code, said.splitlines()[-1]) == (0, told)
+        status = host.status()
+        assert status["processes"] == {"wanted": 1, "ready": 1}
+        assert [row["phase"] for row in status["children"]] == ["finishing", "running"]
+        host.signal(signal.SIGQUIT)
+        host.wait()
 
 
 def test_a_wait_for_a_reload_returns_how_it_ended(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:

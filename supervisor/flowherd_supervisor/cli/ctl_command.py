@@ -29,7 +29,8 @@ def scale(
 def reload(
     *,
     wait: Annotated[
-        bool, Parameter(help="wait until every process is new, or say why not", negative="")
+        bool,
+        Parameter(help="wait until every new activity runs the new version, or say why not", negative=""),
     ] = False,
     timeout: TimeoutFlag = None,
     admin: AdminFlag = None,

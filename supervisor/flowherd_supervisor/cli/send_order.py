@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import msgspec
 
+from flowherd.counted import counted
 from flowherd.errors import ConfigurationError
 from flowherd.exit_codes import Exit
 from flowherd.logs import visible
 from flowherd_supervisor.cli.ask_supervisor import open_admin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _LOOK_EVERY_S = 0.2
 _REFUSED = frozenset({409, 422})  # the supervisor refuses the order
@@ -66,7 +67,9 @@ def reload(where: Where, *, wait: bool, timeout_s: float | None) -> int:
         try:
             with client.stream("GET", "/api/events", headers=seen) as news:
                 code = _give(client, where, "reload", {})
-                return code or _outcome(news.iter_lines(), give_up_at)
+                if (code := code or _outcome(news.iter_lines(), give_up_at)) == Exit.CLEAN:
+                    sys.stdout.write(f"{_replaced(client.get('/api/status').json()['children'])}\n")
+                return code
         except httpx.HTTPError as error:
             sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
             return Exit.INTERNAL
@@ -78,7 +81,6 @@ def _outcome(lines: Iterable[str], give_up_at: float | None) -> int:
         event = msgspec.json.decode(line[6:]) if line.startswith("data: ") else {}
         match event.get("event"):
             case "reloaded":
-                sys.stdout.write("every process is new\n")
                 return Exit.CLEAN
             case "reload_failed" | "reload_refused" as name:
                 reason = event.get("reason") or event.get("note")
@@ -90,6 +92,16 @@ def _outcome(lines: Iterable[str], give_up_at: float | None) -> int:
     return Exit.INTERNAL
 
 
+def _replaced(children: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the result of a reload: old processes may still finish their activities."""
+    if held := sum(row["in_flight"] for row in children if row["phase"] == "finishing"):
+        verb = "runs" if held == 1 else "run"
+        return (
+            f"every new activity runs the new version; {counted(held, 'activity')} still {verb} the old one"
+        )
+    return "every process is new"
+
+
 def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     """Orders a drain; with `wait` returns 0 when the supervisor has ended, or 1 after `timeout_s` seconds."""
     with open_admin(where.admin, where.pid, to_steer=True) as client:
@@ -99,7 +111,7 @@ def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:
             return code
         give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
         if _ended(client, pidfd, give_up_at):
-            sys.stdout.write("exited; the exit code is in the last line of its log: ended\n")
+            sys.stdout.write("exited; the last line of its log, ended, has the exit code\n")
             return Exit.CLEAN
     sys.stderr.write(f"flowherd: {where}: still draining after {timeout_s:g} s\n")
     return Exit.INTERNAL

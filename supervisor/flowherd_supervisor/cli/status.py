@@ -14,9 +14,11 @@ from flowherd_supervisor.cli.print_document import show
 from flowherd_supervisor.cli.status_tables import (
     ACTIVITY_COLUMNS,
     activity_cells,
+    busy_cell,
     duration,
     failure_lines,
     figure,
+    finishing_line,
     lately_line,
     now_lines,
     standstill_lines,
@@ -85,6 +87,7 @@ def headline(document: Mapping[str, Any]) -> list[str]:
         *([f"app {document['app']} on host {document.get('host', '')}"] if document.get("app") else []),
         f"engine {engine['url']}: {reach}",
         f"{ready}, {busy}, {counted(document['restarts'], 'restart')}",
+        *finishing_line(document["children"]),
         "attempts: "
         + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in document["totals"].items()),
         *lately_line(document),
@@ -108,7 +111,7 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         str(row["process"]),
         str(row["pid"]),
         row["phase"],
-        f"{row['in_flight']}/{row['slots']}",
+        busy_cell(row),
         str(row["completed"]),
         str(row["failed"]),
         str(row["restarts"]),

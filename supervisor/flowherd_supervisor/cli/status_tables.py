@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from flowherd.counted import counted
 from flowherd.logs import visible
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ _NAME_WIDTH = 22
 _MESSAGE_WIDTH = 140  # two lines of a terminal
 _ANY_EXCEPTION = "EXECUTION_ERROR"  # the code of an exception that has none of its own
 OVER = "its outcome is decided, but its handler runs on and keeps a slot"
-_NOW = f"{{:>7}} {{:>4}} {{:<{_NAME_WIDTH}}} {{}}"
+_ISOLATED = " (isolate)"
+_NOW_WIDTH = 30  # with the other columns and the id of a workflow, 80
+_NOW = f"{{:>7}} {{:>4}} {{:<{_NOW_WIDTH}}} {{}}"
 
 
 def figure(value: float | None) -> str:
@@ -36,6 +39,20 @@ def duration(seconds: float) -> str:
     if whole < _DAY_S:
         return f"{whole // _HOUR_S}h{whole % _HOUR_S // _MINUTE_S:02}m"
     return f"{whole // _DAY_S}d{whole % _DAY_S // _HOUR_S:02}h"
+
+
+def busy_cell(row: Mapping[str, Any]) -> str:
+    """Returns the slots in use of those a process has; an old process that finishes its activities has none."""
+    return str(row["in_flight"]) if row["phase"] == "finishing" else f"{row['in_flight']}/{row['slots']}"
+
+
+def finishing_line(children: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns a line about old processes, after a reload or a scale-down, and the activities they still run."""
+    held = [row["in_flight"] for row in children if row["phase"] == "finishing"]
+    if not held:
+        return []
+    verb = "finishes" if len(held) == 1 else "finish"
+    return [f"{counted(len(held), 'old process')} {verb} {counted(sum(held), 'activity')}"]
 
 
 def activity_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -91,9 +108,10 @@ def now_lines(document: Mapping[str, Any], most: int) -> list[str]:
         for row in (*child.get("activities", ()), *child.get("waiting", ()))
     ]
     rows.sort(key=lambda one: ("waits_for" in one[0], -one[0]["for_s"]))
-    lines = [_NOW.format("for", "proc", "activity", "workflow")] if rows else []
+    lines = [_NOW.format("running", "proc", "activity", "workflow")] if rows else []
     for row, process in rows[:most]:
-        name = cut(row["name"], _NAME_WIDTH)
+        where = _ISOLATED if row.get("isolated") else ""
+        name = cut(row["name"], _NOW_WIDTH - len(_ISOLATED)) + where
         lines.append(_NOW.format(duration(row["for_s"]), process, name, row.get("workflow_id", "")))
         if reason := row.get("waits_for"):
             lines.append(f"             waits for {reason}")

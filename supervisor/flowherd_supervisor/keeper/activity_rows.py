@@ -75,6 +75,7 @@ def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
             "for_s": round(now - record.started_at, 1),
             "limit_s": record.limit_s,
             "is_over": not record.is_held,
+            "isolated": record.is_isolated,
         }
         for record in oldest
     ]

@@ -51,7 +51,7 @@ MAX_BODY = 1024
 _ALREADY = {"quiet": False, "resume": True}  # value of `polling` at which the order changes nothing
 _ACCEPTED = {
     "reload": "replacing every process, one after the other",
-    "drain": "draining: running activities may end, the rest is requeued",
+    "drain": "draining: waiting for running activities; what is left is requeued",
     "quiet": "polling pauses; running activities go on",
     "resume": "polling resumes",
 }
@@ -294,7 +294,7 @@ def _scale(body: bytes, told: SupervisorState) -> Answer:
         why = (
             "each process needs a slot: see --concurrency" if told.most == told.total_slots else "as started"
         )
-        return Answer(422, f"{wanted} processes are not possible: 1 to {told.most} are ({why})")
+        return Answer(422, f"{wanted} processes: it must be between 1 and {told.most} ({why})")
     if wanted == told.wanted:
         return Answer(200, f"{counted(wanted, 'process')} already")
     return Answer(202, f"scaling from {told.wanted} to {counted(wanted, 'process')}", Asked("scale", wanted))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -80,6 +81,7 @@ class StatusBoard:
             key=lambda row: (row["process"], row["incarnation"]),
         )
         told = self.supervisor
+        _mark_finishing(children, told.wanted if told else inf)
         advice = self.advice()
         return {
             "version": self.version,
@@ -263,6 +265,15 @@ def _work_of(segment: Segment, now: float) -> dict[str, Any]:
         "loop_lag_ms": milliseconds(loop_lag_s(segment, now)) if is_open else 0.0,
         "loops_blocked": segment.get(Cell.BLOCKS) if is_open else 0,
     }
+
+
+def _mark_finishing(children: list[dict[str, Any]], wanted: float) -> None:
+    """Marks processes that have a ready successor, or whose index is no longer wanted."""
+    newest = {row["process"]: row["incarnation"] for row in children if row["phase"] == "running"}
+    for row in children:
+        is_newest = row["incarnation"] == newest.get(row["process"])
+        if row["phase"] == "running" and not (is_newest and row["process"] < wanted):
+            row["phase"] = "finishing"
 
 
 def _last_poll_failed(segments: list[Segment]) -> bool:

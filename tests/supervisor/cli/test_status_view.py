@@ -79,7 +79,7 @@ def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
     assert lines[14].split() == ["resize", "2", "0", "17", "3", "8ms", "2.0s", "97", "async→process"]
     assert lines[15].split()[-1] == "unknown"
     assert [line.split(maxsplit=3) for line in lines[17:21]] == [
-        ["for", "proc", "activity", "workflow"],
+        ["running", "proc", "activity", "workflow"],
         ["3m20s", "0", "resize", FLOW],
         ["3m20s", "1", "resize", FLOW],
         ["3s", "0", "crop", FLOW],
@@ -93,6 +93,19 @@ def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
         f"{when}  resize  {FLOW}  for good",
         "          EXECUTION_ERROR: ValueError: no such size",
     ]
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("held", "summary"),
+    [((1,), "1 old process finishes 1 activity"), ((2, 1), "2 old processes finish 3 activities")],
+)
+def test_an_old_process_is_shown_with_what_it_still_runs(held: tuple[int, ...], summary: str) -> None:
+    """After a reload it goes on with its activities; it has no slots any more."""
+    old = [CHILD | {"phase": "finishing", "slots": 0, "in_flight": count} for count in held]
+    lines = shown(DOCUMENT | {"children": [*old, CHILD]})
+    assert lines[4] == summary
+    assert lines[10].split()[2:4] == ["finishing", str(held[0])]
     assert max(map(len, lines)) <= 80
 
 
@@ -342,6 +355,16 @@ def test_a_handler_that_runs_on_after_its_outcome_is_shown_as_keeping_a_slot() -
     over = CHILD["activities"][0] | {"is_over": True}
     lines = now_lines({"children": [CHILD | {"activities": [over], "waiting": []}]}, 8)
     assert lines[2].strip() == "its outcome is decided, but its handler runs on and keeps a slot"
+    assert max(map(len, lines)) <= 80
+
+
+def test_an_activity_in_an_isolate_is_shown_as_such() -> None:
+    """Its process shows no CPU for it."""
+    isolated = CHILD["activities"][0] | {"isolated": True}
+    lines = now_lines({"children": [CHILD | {"activities": [isolated], "waiting": []}]}, 8)
+    assert lines[1].split() == ["3m20s", "0", "resize", "(isolate)", FLOW]
+    isolated |= {"name": "images.resize_and_crop.v2"}
+    lines = now_lines({"children": [CHILD | {"activities": [isolated], "waiting": []}]}, 8)
     assert max(map(len, lines)) <= 80
 
 

@@ -9,7 +9,7 @@ import pytest
 from flowherd.ledger import Cause, Cell, Claim, Handler, Ledger, RecordWriter
 from flowherd.ledger.activity_cost_table import Where
 from flowherd.ledger.activity_counts import Ended, Took
-from flowherd.ledger.states_and_cells import pair_of
+from flowherd.ledger.states_and_cells import ISOLATED, pair_of
 from flowherd_supervisor.keeper.activity_rows import MOST_SHOWN, by_activity, not_begun_in, running_in
 from flowherd_supervisor.keeper.event_stream import BlockWatch, EventLog
 
@@ -35,7 +35,15 @@ def test_the_longest_running_are_shown_and_what_only_waits_is_not() -> None:
     assert len(rows) == MOST_SHOWN
     assert (
         rows[0]
-        == {"name": "resize", "activity_id": "a-12", "for_s": 22.0, "limit_s": 30.0, "is_over": False} | FLOW
+        == {
+            "name": "resize",
+            "activity_id": "a-12",
+            "for_s": 22.0,
+            "limit_s": 30.0,
+            "is_over": False,
+            "isolated": False,
+        }
+        | FLOW
     )
     assert [row["for_s"] for row in rows] == sorted((row["for_s"] for row in rows), reverse=True)
 
@@ -51,6 +59,16 @@ def test_a_handler_that_runs_on_after_its_outcome_is_shown_as_such(claim: Claim)
     assert [row["running"] for row in by_activity(ledger, [])] == [1]
     (row,) = running_in(writer.segment, now=9.0)
     assert (row["activity_id"], row["for_s"], row["is_over"]) == ("a-1", 7.0, True)
+
+
+def test_a_running_activity_says_that_it_runs_in_an_isolate() -> None:
+    """Its process shows no CPU and no memory for it."""
+    _, writer = host()
+    index, _ = writer.claim("a-1", "w-1", "resize", now=1.0, lease_s=60.0, **FLOW)
+    writer.running(index, now=2.0, limit_s=300.0)
+    writer.stands(index, pair_of(Handler.RUNNING, Claim.HELD) | ISOLATED)
+    (row,) = running_in(writer.segment, now=9.0)
+    assert row["isolated"] is True
 
 
 def test_what_was_claimed_long_ago_and_has_not_begun_is_shown() -> None:

@@ -93,6 +93,25 @@ def test_children_are_sorted_and_an_overlap_shows_as_two_rows(ledger: Ledger, bo
     assert rows == [(0, 1, "running"), (1, 1, "running"), (1, 2, "starting")]
 
 
+def test_a_process_that_was_replaced_or_scaled_away_is_finishing_and_not_ready(
+    ledger: Ledger, board: StatusBoard
+) -> None:
+    """Otherwise two of one process are ready, and the old one seems to be a part of the host."""
+    for index, incarnation in ((0, 1), (0, 2), (1, 1), (2, 1)):
+        worker(ledger, index, incarnation, ready=(index, incarnation) != (1, 2))
+    worker(ledger, 1, 2, ready=False)
+    board.supervisor = told(wanted=2)
+    document = board.document()
+    assert document["processes"] == {"wanted": 2, "ready": 2}
+    assert [(row["process"], row["incarnation"], row["phase"]) for row in document["children"]] == [
+        (0, 1, "finishing"),
+        (0, 2, "running"),
+        (1, 1, "running"),
+        (1, 2, "starting"),
+        (2, 1, "finishing"),
+    ]
+
+
 def test_sums_never_fall_when_a_process_ends(ledger: Ledger, board: StatusBoard) -> None:
     """A decreasing counter looks like a reset."""
     segment = worker(ledger, 0)

@@ -263,11 +263,16 @@ function blocks(child) {
   return `${what}, for ${duration(now.for_s)}${last ? `: ${last}` : ""}`;
 }
 
+// A process that finishes what it runs, after a reload, has no slots any more.
+function slotsOf(child) {
+  return child.phase === "finishing" ? child.in_flight : `${child.in_flight}/${child.slots}`;
+}
+
 function row(child) {
   const made = document.createElement("tr");
   made.dataset.process = child.process;
   const cells = [
-    child.process, child.pid, child.phase, `${child.in_flight}/${child.slots}`, child.completed, child.failed,
+    child.process, child.pid, child.phase, slotsOf(child), child.completed, child.failed,
     child.restarts, number(child.cpu_percent), number(child.uss_mb ?? child.rss_mb), number(child.loop_lag_ms),
     blocks(child), duration(child.uptime_s),
   ];
@@ -284,7 +289,7 @@ function listed(children, kind, nothing) {
     .map((one) => {
       const over = one.is_over ? "  its outcome is decided, but it runs on" : "";
       const reason = one.waits_for ? `  waits for ${one.waits_for}` : over;
-      const text = `${duration(one.for_s).padStart(6)}  process ${one.process}  ${one.name}${reason}  `;
+      const text = `${duration(one.for_s).padStart(6)}  process ${one.process}  ${one.name}${one.isolated ? " (isolate)" : ""}${reason}  `;
       const item = element("li", text, one.limit_s && one.for_s > one.limit_s ? "bad" : "");
       item.append(element("span", `workflow ${one.workflow_id}  activity ${one.activity_id}`, "id"));
       return item;
