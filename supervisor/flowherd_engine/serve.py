@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -30,6 +31,7 @@ NO_WHEEL = (
     " (minijinja has no wheel for some free-threaded Pythons; the ordinary build of the same version has one)"
 )
 BACKLOG = 2048
+_OTHER_PORT = 8090
 REFUSING_S = 0.2
 GRACE_S = 1
 
@@ -77,11 +79,22 @@ def _listener(settings: EngineSettings) -> socket.socket:
             listener.close()
             raise
     except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise port_in_use(settings.host, settings.port) from error
         reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(
             f"cannot listen on {settings.host}:{settings.port}: {reason}; choose another --host or --port"
         ) from error
     return listener
+
+
+def port_in_use(host: str, port: int) -> SettingsError:
+    """Returns the error for a port in use, with another one for the engine and for the commands that call it."""
+    other = _OTHER_PORT if port != _OTHER_PORT else _OTHER_PORT + 1
+    return SettingsError(
+        f"{_authority(host, port)} is in use by another program: choose another port, such as --port {other}, and "
+        f"export KRUXIAFLOW_API_URL=http://{_authority(host, other)} for run, submit and check"
+    )
 
 
 def _run(settings: EngineSettings, listener: socket.socket, opened: Opened) -> int:
@@ -163,4 +176,8 @@ class _Server(uvicorn.Server):
 
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{_authority(host, port)}"
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

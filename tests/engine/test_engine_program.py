@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from flowherd_engine import serve as serving
-from flowherd_engine.serve import serve
+from flowherd_engine.serve import port_in_use, serve
 from flowherd_engine.settings import EngineSettings, SettingsError
 
 
@@ -77,9 +77,17 @@ def test_a_request_in_flight_is_answered_before_the_end():
 
 def test_a_port_in_use_is_exit_2(capfd):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        said = refused(capfd, port=other.getsockname()[1])
-        assert "cannot listen on 127.0.0.1" in said
-        assert "choose another --host or --port" in said
+        port = other.getsockname()[1]
+        said = refused(capfd, port=port)
+        assert f"127.0.0.1:{port} is in use by another program" in said
+        assert "--port 8090" in said
+        assert "export KRUXIAFLOW_API_URL=http://127.0.0.1:8090 for run, submit and check" in said
+
+
+def test_the_port_that_is_proposed_is_not_the_one_in_use(capfd):
+    said = str(port_in_use("::1", 8090))
+    assert "--port 8091" in said
+    assert "http://[::1]:8091" in said
 
 
 @pytest.mark.parametrize(

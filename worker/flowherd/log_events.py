@@ -133,7 +133,8 @@ WORKER_EVENTS: Mapping[str, str] = {
         "warning: A stop cut off a poll. Activities it may have claimed return when their leases end."
     ),
     "poll_in_doubt": (
-        "warning: A poll's answer was lost. Activities it may have claimed return when their leases end."
+        "warning: A poll's answer was lost. Activities it may have claimed return when their leases end. "
+        "Until a poll is answered, further ones are logged at debug."
     ),
     "polls_go_on": "info: Polls resume after `polls_wait`.",
     "polls_wait": (

@@ -35,7 +35,9 @@ async def test_a_poll_reply_beyond_the_limit_names_type_size_and_flag(
 ) -> None:
     """Faults E15."""
     server.always("poll", Play(200, {"activities": [], "filler": "x" * (1 << 20)}))
-    with pytest.raises(ReplyTooLarge, match="type 'py' are more than 1 MB: see --max-reply-mb") as raised:
+    with pytest.raises(
+        ReplyTooLarge, match="5 activities of type 'py': more than 1 MB: see --max-reply-mb"
+    ) as raised:
         await client.poll("py", "w-1", 5, 5.0)
     assert raised.value.in_doubt
 

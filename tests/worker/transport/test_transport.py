@@ -71,11 +71,12 @@ def free_port() -> int:
 
 async def test_a_refused_connection_is_an_outage_and_nothing_is_in_doubt(carrier: str) -> None:
     """Faults E1: nothing was sent."""
-    transport = new_transport(carrier, f"http://127.0.0.1:{free_port()}")
+    url = f"http://127.0.0.1:{free_port()}"
+    transport = new_transport(carrier, url)
     with pytest.raises(EngineUnavailable) as raised:
         await call(transport)
     assert not raised.value.in_doubt
-    assert "ConnectError" in str(raised.value)
+    assert f"ConnectError: {url}: " in str(raised.value), "the address shows a wrong port"
     await transport.aclose()
 
 

@@ -263,6 +263,20 @@ async def test_a_poll_whose_fate_is_unknown_is_named_with_its_worker_id(*, in_do
 
 
 @virtual_time
+async def test_polls_whose_fate_is_unknown_are_named_once_until_one_is_answered() -> None:
+    """A foreign server at the engine's address would otherwise fill the log."""
+    polling = Polling()
+    lost = EngineUnavailable("status 501: <!DOCTYPE HTML>", in_doubt=True)
+    polling.engine.script("poll", *[lost] * 5, bringing(), *[lost] * 5)
+    with capture_logs() as logs:
+        await asyncio.sleep(60.0)
+    said = [entry for entry in logs if entry["event"] == "poll_in_doubt"]
+    ids = [entry["worker_id"] for entry in said if entry["log_level"] == "warning"]
+    assert ids == [polling.polls[0].worker_id, polling.polls[6].worker_id]
+    assert [entry["log_level"] for entry in said].count("debug") == 8, "each is still in a debug log"
+
+
+@virtual_time
 async def test_an_engine_that_is_misconfigured_is_polled_again_every_half_minute() -> None:
     """Faults E10."""
     polling = Polling()

@@ -159,7 +159,7 @@ class HttpPool:
             connection = await self._connected()
             self._alive.add(connection)
         except (OSError, UnicodeError) as error:  # OSError: ssl.SSLError too; UnicodeError: an invalid name
-            raise ConnectError(str(error) or type(error).__name__) from error
+            raise ConnectError(f"{self._origin}: {error or type(error).__name__}") from error
         finally:
             if connection is None:
                 self._pass_on(None)

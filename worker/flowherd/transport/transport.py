@@ -216,7 +216,11 @@ async def read_capped(
 
 def _translated(error: httpx.HTTPError, *, has_begun: bool) -> EngineUnavailable | EngineMisconfigured:
     """Returns flowherd's error for httpx's; `has_begun` is True when the head of the reply had arrived."""
-    words = f"{type(error).__name__}: {error}".rstrip(": ")
+    place = ""
+    if isinstance(error, _NOTHING_SENT):
+        url = error.request.url
+        place = f"{url.scheme}://{url.netloc.decode()}: "
+    words = f"{type(error).__name__}: {place}{error}".rstrip(": ")
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):

@@ -87,6 +87,9 @@ class Origin:
         """True when the origin uses TLS."""
         return self.scheme == "https"
 
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority.decode()}"
+
     @cached_property
     def authority(self) -> bytes:
         """The value of the Host header."""

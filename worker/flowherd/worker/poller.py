@@ -103,6 +103,7 @@ class Poller:
         self._wakes_at = 0.0
         self._wakes_when_free = 0
         self._turn: asyncio.Task[None] | None = None
+        self._is_doubt_logged = False  # since the last answer
         self.in_flight: str | None = None
 
     def __repr__(self) -> str:
@@ -247,6 +248,7 @@ class Poller:
         finally:
             self.in_flight = None
         crashpoints.reached("after_poll")
+        self._is_doubt_logged = False
         now = time.monotonic()
         self._segment.set_clock(Clock.LAST_GOOD_POLL, now)
         self._segment.set_clock(Clock.POLL_RTT_S, now - started_at)
@@ -262,16 +264,20 @@ class Poller:
         self._segment.set_clock(Clock.FILL, fill + _SLOWLY * (share - fill))
 
     def _note_failure(self, error: EngineError, worker_id: str, permits: int) -> None:
-        """Counts a failed poll, and logs when it may have claimed activities (faults.md E2, E15)."""
+        """Counts a failed poll, and logs if it may have claimed activities, as a warning once an outage (E2, E15)."""
         self._segment.add(Cell.POLL_ERRORS)
         self._segment.set_clock(Clock.LAST_BAD_POLL, time.monotonic())
         if isinstance(error, ReplyTooLarge):
             self._policy.too_large()
         if error.in_doubt:
-            log.warning(
-                "poll_in_doubt",
-                worker_id=worker_id,
-                asked_for=permits,
-                reason=str(error),
-                note="what it may have claimed is handed out again when the leases end",
-            )
+            about = {
+                "worker_id": worker_id,
+                "asked_for": permits,
+                "reason": str(error),
+                "note": "what it may have claimed is handed out again when the leases end",
+            }
+            if self._is_doubt_logged:
+                log.debug("poll_in_doubt", **about)
+            else:
+                log.warning("poll_in_doubt", **about)
+            self._is_doubt_logged = True
