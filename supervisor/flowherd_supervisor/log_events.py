@@ -13,7 +13,7 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
     "app_loaded": "info: The app was imported: its worker type and its activities.",
     "boot_failed": (
         "error: The app did not start; `reason` says why. `code` is the exit code: 2 if there is no such module or "
-        "attribute, or no activity in it, 3 if its code raised an exception, whose traceback follows."
+        "attribute, or no activity in it, 3 if its code raised an exception, whose traceback is in `exception`."
     ),
     "boot_timed_out": (
         "error: The app took longer than `--boot-timeout`; `at` is the line of yours it reached."

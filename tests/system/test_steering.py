@@ -79,7 +79,7 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ct
         assert (last["event"], last["level"], last["code"]) == ("ended", "info", 0)
         code, _, said = ctl(host, "scale", "2")
         assert code == 2
-        assert "no running supervisor found" in said
+        assert "no running host found" in said
 
 
 def test_one_stuck_activity_is_cancelled_for_good_or_handed_out_again(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HOW_TO_GET_A_SAMPLE = (
-    "no running supervisor found: advice rests on measurements of real work. To get a sample, start "
+    "no running host found: advice rests on measurements of real work. To get a sample, start "
     "`flowherd run APP`, let it work (30 attempts of each activity), and ask again"
 )
 _BARE = re.compile(r"[A-Za-z0-9_-]+")

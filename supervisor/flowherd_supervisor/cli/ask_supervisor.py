@@ -65,7 +65,7 @@ def ask(page: str, key: str, *, admin: str | None, pid: int | None) -> tuple[str
             document = {}
     if not isinstance(document, dict) or key not in document:
         sys.stderr.write(
-            f"flowherd: {where}: a program that is no flowherd supervisor answers there ({reply.status_code})\n"
+            f"flowherd: {where}: a program that is no flowherd host answers there ({reply.status_code})\n"
         )
         return None
     return reply.text, document
@@ -129,7 +129,7 @@ def _here() -> Found:
     only = _only(find_hosts())
     if not only.is_at(Path.cwd()):
         raise ConfigurationError(
-            f"the only supervisor found is {only}, which is not this folder: if it is meant, say --pid {only.pid}"
+            f"the only host found is {only}, which is not this folder: if it is meant, say --pid {only.pid}"
         )
     return only
 
@@ -141,16 +141,14 @@ def _choose(pid: int | None) -> Path:
     found = find_sockets()
     if pid not in found:
         listed = ", ".join(map(str, find_hosts())) or "none"
-        raise ConfigurationError(f"--pid {pid}: no supervisor of yours answers there; running: {listed}")
+        raise ConfigurationError(f"--pid {pid}: no host of yours answers there; running: {listed}")
     return found[pid]
 
 
 def _only(found: list[Found]) -> Found:
     if not found:
-        raise ConfigurationError(
-            f"no running supervisor found in {admin_folder()}; start one: flowherd run APP"
-        )
+        raise ConfigurationError(f"no running host found in {admin_folder()}; start one: flowherd run APP")
     if len(found) > 1:
         listed = "".join(f"\n  --pid {host}" for host in found)
-        raise ConfigurationError(f"several supervisors are running, choose one:{listed}")
+        raise ConfigurationError(f"several hosts are running, choose one:{listed}")
     return found[0]

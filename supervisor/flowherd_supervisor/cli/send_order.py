@@ -35,7 +35,7 @@ class Where:
     def __str__(self) -> str:
         if self.admin is not None:
             return f"--admin {self.admin}"
-        return f"--pid {self.pid}" if self.pid is not None else "the supervisor"
+        return f"--pid {self.pid}" if self.pid is not None else "the host"
 
 
 def order(where: Where, name: str, **body: Any) -> int:
@@ -129,7 +129,7 @@ def _give(client: httpx.Client, where: Where, name: str, body: dict[str, Any]) -
         document = None
     if not isinstance(document, dict) or not {"note", "error"} & document.keys():
         sys.stderr.write(
-            f"flowherd: {where}: a program that is no flowherd supervisor answers there ({reply.status_code})\n"
+            f"flowherd: {where}: a program that is no flowherd host answers there ({reply.status_code})\n"
         )
         return Exit.INTERNAL
     if reply.is_success:

@@ -31,7 +31,7 @@ def heard(transition: Transition, event: events.ReloadRequested | events.ReloadR
 def _begin(transition: Transition, plan: Plan) -> None:
     """Applies the new sizes and starts a new zygote, whose Ready starts the replacement of workers."""
     if transition.state.mode is not Mode.SERVING:
-        transition.note("reload_refused", Level.WARNING, reason="the supervisor is stopping")
+        transition.note("reload_refused", Level.WARNING, reason="the host is stopping")
         return
     plan = rolling_replacement.with_scale_kept(transition, plan)
     transition.note("reloading", processes=plan.workers, concurrency=plan.concurrency)

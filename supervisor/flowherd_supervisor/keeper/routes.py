@@ -199,7 +199,7 @@ class Routes:
             try:
                 self._ask(answer.order)
             except LinkClosed:
-                return Reply.json(503, {"error": "the supervisor is gone"})
+                return Reply.json(503, {"error": "the host is gone"})
         return Reply.json(answer.status, answer.document)
 
     async def _cancelled(self, body: bytes) -> Reply:
@@ -271,11 +271,11 @@ def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
 
     """
     if told is None:
-        return Answer(503, "the supervisor is starting: try again in a moment")
+        return Answer(503, "the host is starting: try again in a moment")
     if order == "stacks":
         return Answer(202, "every process writes what it is doing to the log", Asked(order))
     if told.state != "running":
-        return Answer(200 if order == "drain" else 409, f"the supervisor is {told.state} already")
+        return Answer(200 if order == "drain" else 409, f"the host is {told.state} already")
     if order == "scale":
         return _scale(body, told)
     if order in _ALREADY and told.polling is _ALREADY[order]:

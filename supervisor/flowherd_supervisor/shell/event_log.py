@@ -27,10 +27,9 @@ log = structlog.stdlib.get_logger("flowherd")
 
 
 def say(note: Note) -> None:
-    """Logs one note, followed by its traceback, if any, unchanged."""
-    log.log(_LEVELS[note.level.value], note.event, **readable(note.fields))
-    if note.report:
-        _write(note.report.rstrip() + "\n")
+    """Logs one note, with its traceback, if any, as `exception`."""
+    report = {"exception": note.report.rstrip()} if note.report else {}
+    log.log(_LEVELS[note.level.value], note.event, **readable(note.fields), **report)
 
 
 def reason_of(note: Note) -> str:
@@ -92,7 +91,7 @@ def name_of(index: int) -> int | str:
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """The facts that a supervisor logs once, before it starts."""
+    """The facts that a supervisor logs once, before it starts; `worker_type` is "" if the app decides it."""
 
     version: str
     app: str
@@ -112,7 +111,7 @@ class Banner:
         facts = {
             "app": self.app,
             "engine": self.api_url,
-            "worker": f"{self.worker_type} as {self.worker_id}",
+            "worker": f"type {self.worker_type or 'from the app'}, id {self.worker_id}",
             "processes": self._processes(),
             "concurrency": self._concurrency(),
             "threads": self.numeric_threads,
@@ -128,10 +127,10 @@ class Banner:
         _write("\n".join(["flowherd", *lines, ""]))
 
     def _processes(self) -> str:
-        of_cpus = f"of {counted(self.usable_cpus, 'usable CPU')}"
+        cpus = f"({counted(self.usable_cpus, 'usable CPU')})"
         if not self.threads:
-            return f"{len(self.shares)} {of_cpus}"
-        return f"{len(self.shares)} as threads of one, {of_cpus}: what ends one thread ends all"
+            return f"{len(self.shares)} {cpus}"
+        return f"{len(self.shares)} as threads of one {cpus}: what ends one thread ends all"
 
     def _concurrency(self) -> str:
         total = sum(self.shares)

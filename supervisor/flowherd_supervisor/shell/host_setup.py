@@ -191,7 +191,7 @@ def _banner(app: App, settings: Settings, plan: Plan, host: _Host, threads: str)
     return Banner(
         version=__version__,
         app=app.name,
-        worker_type=settings.worker or "the app's own",
+        worker_type=settings.worker or "",
         worker_id=host.config.worker_id,
         api_url=settings.api_url,
         shares=split(plan.concurrency, plan.workers),

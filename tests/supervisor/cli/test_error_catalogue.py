@@ -99,7 +99,7 @@ SLIPS = [
     Slip("submit --definition no.yaml", "--definition no.yaml", "No such file"),
     Slip("submit add --api-url ftp://x", "--api-url", "http://host:port"),
     # status
-    Slip("status", "no running supervisor found in", "start one: flowherd run APP"),
+    Slip("status", "no running host found in", "start one: flowherd run APP"),
     Slip("status --pid 1", "--pid 1", "running: none"),
     Slip("status --admin 9464", "--admin 9464", "HOST:PORT or unix:PATH"),
     Slip("status --admin 127.0.0.1:9", "--admin 127.0.0.1:9", "no answer", code=1),
@@ -107,12 +107,12 @@ SLIPS = [
     Slip("ctl scale", "N", "flowherd ctl scale --help"),
     Slip("ctl scale many", "many", "flowherd ctl scale --help"),
     Slip("ctl relod", "relod", 'Did you mean "reload"?'),
-    Slip("ctl drain", "no running supervisor found in", "start one: flowherd run APP"),
+    Slip("ctl drain", "no running host found in", "start one: flowherd run APP"),
     Slip("ctl quiet --pid 1", "--pid 1", "running: none"),
     Slip("ctl reload --admin 9464", "--admin 9464", "HOST:PORT or unix:PATH"),
     Slip("ctl reload --admin 127.0.0.1:9", "--admin 127.0.0.1:9", "no answer", code=1),
     # top
-    Slip("top --once", "no running supervisor found in", "start one: flowherd run APP"),
+    Slip("top --once", "no running host found in", "start one: flowherd run APP"),
     Slip("top --onec", "--onec", "Did you mean --once?"),
     # init, dev
     Slip("init --name 2fast", "--name 2fast", "such as my_app"),

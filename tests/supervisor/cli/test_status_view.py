@@ -298,9 +298,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 
 def test_without_a_supervisor_it_says_how_to_start_one(runtime: Path) -> None:
     """The message names the folder, too."""
-    with pytest.raises(
-        ConfigurationError, match=rf"no running supervisor found in {runtime}.*flowherd run APP"
-    ):
+    with pytest.raises(ConfigurationError, match=rf"no running host found in {runtime}.*flowherd run APP"):
         open_admin(None, None)
 
 
@@ -311,7 +309,7 @@ def test_the_only_supervisor_is_found_and_another_pid_refused() -> None:
     try:
         open_admin(None, None).close()
         open_admin(None, os.getpid()).close()
-        with pytest.raises(ConfigurationError, match=rf"--pid 1: no supervisor .* running: {os.getpid()}"):
+        with pytest.raises(ConfigurationError, match=rf"--pid 1: no host .* running: {os.getpid()}"):
             open_admin(None, 1)
     finally:
         one.close()

@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,13 +82,13 @@ def test_a_note_is_as_loud_as_it_says(caplog: pytest.LogCaptureFixture, level: L
     assert [record.levelname for record in caplog.records] == [level.name]
 
 
-def test_c18_a_traceback_follows_its_line_once_as_it_is(
+def test_c18_a_traceback_is_a_field_of_its_line(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Faults C18."""
+    """Faults C18: a log in JSON has nothing but JSON."""
     say(Note("boot_failed", {"reason": "x"}, Level.ERROR, "Traceback:\n  1 / 0\n\n"))
-    assert capsys.readouterr().err == "Traceback:\n  1 / 0\n"
-    assert "Traceback" not in caplog.text
+    assert capsys.readouterr().err == ""
+    assert caplog.messages == [r"event='boot_failed' reason='x' exception='Traceback:\n  1 / 0'"]
 
 
 def test_the_banner_is_a_few_aligned_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,11 +98,18 @@ def test_the_banner_is_a_few_aligned_lines(capsys: pytest.CaptureFixture[str]) -
     assert title == "flowherd"
     assert {line[:15] for line in lines} >= {"  concurrency  ", "  engine       "}
     assert lines[0] == f"  version      0.1.0, Python {platform.python_version()}, pid {os.getpid()}"
+    assert lines[3] == "  worker       type py-std, id host-1"
     assert lines[4:] == [
-        "  processes    4 of 8 usable CPUs",
+        "  processes    4 (8 usable CPUs)",
         "  concurrency  16 = 4+4+4+4 (auto)",
         "  status       127.0.0.1:9464 and /run/1.sock",
     ]
+
+
+def test_the_banner_says_that_the_worker_type_comes_from_the_app(capsys: pytest.CaptureFixture[str]) -> None:
+    """The app is imported later."""
+    replace(BANNER, worker_type="").say("text")
+    assert "  worker       type from the app, id host-1" in capsys.readouterr().err.splitlines()
 
 
 def test_the_banner_is_one_record_in_json_mode(

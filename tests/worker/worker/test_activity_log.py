@@ -204,9 +204,9 @@ def test_a_traceback_comes_once_for_each_distinct_failure_and_then_is_counted() 
     lines = said(log, failure("a", "1"), failure("a", "2"), failure("b"), failure("a", "3"))
     assert [line.get("traceback") for line in lines] == [
         None,
-        "same as above, once",
+        "same as the one above",
         None,
-        "same as above, 2 times",
+        "same as the one above, 2 times",
     ]
     assert ["exception" in line for line in lines] == [True, False, True, False]
     assert [line["reason"] for line in lines] == ["1", "2", "boom", "3"]
@@ -222,7 +222,7 @@ def test_distinct_failures_take_bounded_memory() -> None:
     said(log, *(failure(f"f-{number}") for number in range(MOST_DISTINCT + 1)))
     first, last = said(log, failure("f-0"), failure(f"f-{MOST_DISTINCT}"))
     assert "exception" in first
-    assert last["traceback"] == "same as above, once"
+    assert last["traceback"] == "same as the one above"
 
 
 @virtual_time

@@ -10,8 +10,6 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from flowherd import end_forked_copies, logs
 from flowherd.errors import LifespanFailed
 from flowherd.event_loop import new_loop, run_to_the_end
@@ -42,8 +40,6 @@ DEAF_SIGNALS = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
     signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1,
 )  # fmt: skip
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +117,9 @@ def refuse(link: Link, reason: BootFailed) -> int:
 
 
 def send_last(link: Link, message: Message) -> None:
-    """Sends a last message, if the supervisor still exists."""
-    try:
+    """Sends a last message; if the supervisor is gone, the reader of the link has logged it."""
+    with contextlib.suppress(LinkClosed):
         link.send(message)
-    except LinkClosed:
-        log.warning("supervisor_gone", not_sent=type(message).__name__)
 
 
 def build_worker(setup: ChildSetup, registry: Registry, place: WorkerPlace) -> BuiltWorker:

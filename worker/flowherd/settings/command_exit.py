@@ -24,7 +24,7 @@ def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> int:
         sys.stdout.flush()
     except CycloptsError as error:
         command = " ".join((name, *(error.command_chain or ())))
-        sys.stderr.write(f"flowherd: {command} --help says how\n")
+        sys.stderr.write(f"flowherd: see {command} --help\n")
         return Exit.USAGE
     except OSError as error:
         if error.errno not in _NO_OUTPUT:

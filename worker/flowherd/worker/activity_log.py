@@ -140,8 +140,8 @@ class _Tracebacks:
         known = self._shown.get(key)
         if known is not None and raised.distinct and now - known[0] < AGAIN_AFTER_S:
             known[1] += 1
-            count = f"{known[1]:.0f} times" if known[1] > 1 else "once"
-            return {"traceback": f"same as above, {count}"}
+            times = f", {known[1]:.0f} times" if known[1] > 1 else ""
+            return {"traceback": f"same as the one above{times}"}
         self._shown[key] = [now, 0.0]
         self._shown.move_to_end(key)
         if len(self._shown) > MOST_DISTINCT:
