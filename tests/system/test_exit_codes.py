@@ -138,7 +138,7 @@ def test_3_when_the_app_hangs_at_import(tmp_path: Path, way: str, ended: str) ->
             == f"not ready within 1 s (--boot-timeout): {tmp_path}/hangs.py:2 <module>"
         )
         assert line["at"] == f"{tmp_path}/hangs.py:2 <module>"
-        assert host.log(ended)[0]["cause"] == "was killed by flowherd: it was not ready in time"
+        assert host.log(ended)[0]["cause"] == "was stopped by flowherd: it was not ready in time"
         assert not host.tree()
 
 

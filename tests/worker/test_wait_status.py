@@ -21,8 +21,8 @@ from flowherd.wait_status import NOT_OUT_OF_MEMORY, OURS, describe_status
         (signal.SIGSEGV | 0x80, "was killed by SIGSEGV"),
         (signal.SIGABRT, "was killed by SIGABRT"),
         (63, "was killed by signal 63"),
-        (signal.SIGKILL | OURS, "was killed by flowherd"),
-        (signal.SIGKILL | OURS | NOT_OUT_OF_MEMORY, "was killed by flowherd"),
+        (signal.SIGKILL | OURS, "was stopped by flowherd"),
+        (signal.SIGKILL | OURS | NOT_OUT_OF_MEMORY, "was stopped by flowherd"),
     ],
 )
 def test_a_status_is_described(status: int, words: str) -> None:

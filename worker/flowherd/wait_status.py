@@ -32,7 +32,7 @@ def describe_status(status: int, killed_for: str = "") -> str:
 
     """
     if status & OURS:
-        return f"was killed by flowherd: {killed_for}" if killed_for else "was killed by flowherd"
+        return f"was stopped by flowherd: {killed_for}" if killed_for else "was stopped by flowherd"
     kind = status & 0xFFFF
     code = -(kind & 0x7F) if kind & 0x7F else kind >> 8
     if code >= 0:

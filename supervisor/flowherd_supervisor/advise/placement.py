@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flowherd.counted import counted
 from flowherd_supervisor.advise.measurements import ENOUGH_PROBES, Measured, Place, Steps, residual_p95_s
 
 ENOUGH_SAMPLES = 30
@@ -113,14 +114,11 @@ def _bottleneck(measured: Measured, active_s: float) -> Criterion:
 
 def _verdict(measured: Measured, cpu_bound: Criterion, bottleneck: Criterion) -> tuple[Place, str]:
     if measured.samples < ENOUGH_SAMPLES:
-        return Place.UNKNOWN, f"{measured.samples} of the {ENOUGH_SAMPLES} samples that a verdict needs"
+        return Place.UNKNOWN, f"needs {counted(ENOUGH_SAMPLES - measured.samples, 'more measured run')}"
     if (reason := _stays(measured, cpu_bound, bottleneck)) is not None:
         return measured.place, reason
     if measured.released_share is None:
-        return (
-            Place.UNKNOWN,
-            f"{measured.probes} of the {ENOUGH_PROBES} looks at the GIL that a verdict needs",
-        )
+        return Place.UNKNOWN, f"needs {counted(ENOUGH_PROBES - measured.probes, 'more sample')} of the GIL"
     return _offloaded(measured, measured.released_share, cpu_bound.value)
 
 

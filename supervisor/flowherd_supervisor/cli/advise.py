@@ -42,9 +42,7 @@ def show_advice(*, admin: str | None, pid: int | None, as_json: bool) -> int:
 def render(document: Mapping[str, Any]) -> list[Text | Table]:
     """Returns a row of figures and a line with the reason for each activity, then three lines about the host."""
     rows, host = document["activities"], document["host"]
-    reasons = [
-        Text(f"{visible(row['activity'])}: {_advice(row)}: {row['reason']}{_gain(row)}") for row in rows
-    ]
+    reasons = [Text(f"{visible(row['activity'])}: {_reason(row)}") for row in rows]
     sizes = [Text(_size(host["processes"], "process")), Text(_size(host["slots"], "slot"))]
     way = host["parallel"]
     sizes.append(Text(f"parallel: {way['advised']}: {way['reason']}"))
@@ -89,8 +87,14 @@ def _table(rows: list[Mapping[str, Any]]) -> Table:
 
 def _advice(row: Mapping[str, Any]) -> str:
     if row["verdict"] == "unknown":
-        return "unknown"
+        return "-"
     return row["verdict"] if row["change"] else "no change"
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    if row["verdict"] == "unknown":
+        return str(row["reason"])
+    return f"{_advice(row)}: {row['reason']}{_gain(row)}"
 
 
 def _gain(row: Mapping[str, Any]) -> str:

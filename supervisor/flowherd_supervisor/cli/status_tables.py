@@ -92,7 +92,7 @@ def lately_line(document: Mapping[str, Any]) -> list[str]:
 
 
 def _advice(row: Mapping[str, Any]) -> str:
-    if row["verdict"] is None:
+    if row["verdict"] in {None, "unknown"}:
         return "-"
     return f"{row['runs']}→{row['verdict']}" if row["change"] else str(row["verdict"])
 

@@ -91,7 +91,7 @@ def test_people_read_a_row_a_reason_and_a_size(ledger: Ledger) -> None:
     worked(ledger, {"resize": Where.LOOP})
     text = "\n".join(shown(document(ledger)))
     assert ["resize", "async", "process", "69"] in [line.split()[:4] for line in text.splitlines()]
-    assert "new: unknown: 29 of the 30 samples that a verdict needs" in text
+    assert "new: needs 1 more measured run" in text
     assert "resize: process: it computes 30 ms and keeps the GIL (0% released); others wait" in text
     assert "2 processes instead of 1: the loop is busy 97% of the time with work" in text
     assert "4 slots, no change: all are taken 0% of the time" in text

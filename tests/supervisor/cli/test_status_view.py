@@ -77,7 +77,7 @@ def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
     assert lines[12] == "activities (all attempts; failed includes those whose process died)"
     assert lines[13].split() == ["activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice"]
     assert lines[14].split() == ["resize", "2", "0", "17", "3", "8ms", "2.0s", "97", "async→process"]
-    assert lines[15].split()[-1] == "unknown"
+    assert lines[15].split()[-1] == "-", "measured too seldom for advice"
     assert [line.split(maxsplit=3) for line in lines[17:21]] == [
         ["running", "proc", "activity", "workflow"],
         ["3m20s", "0", "resize", FLOW],

@@ -64,7 +64,7 @@ def test_a_process_that_we_killed_did_not_run_out_of_memory(caplog: pytest.LogCa
     """A kill of our own must not look like a lack of memory."""
     fields = {"process": 2, "status": signal.SIGKILL | OURS, "killed_for": "it hung"}
     say(Note("process_exited", fields))
-    assert "cause='was killed by flowherd: it hung'" in caplog.text
+    assert "cause='was stopped by flowherd: it hung'" in caplog.text
     say(Note("process_exited", {"process": 2, "status": 0, "killed_for": "it hung"}))
     assert "cause='exited with code 0'" in caplog.text
 

@@ -154,7 +154,7 @@ async def test_a_cancelled_activity_is_told_why_then_killed_and_its_slot_is_free
         it.end(1, 9 | OURS)
         assert run.has_ended
         [died] = [record for record in caplog.records if record.message == "isolate_died"]
-        assert died.reason == "was killed by flowherd: its handler did not stop within its grace"
+        assert died.reason == "was stopped by flowherd: its handler did not stop within its grace"
 
 
 async def test_an_isolate_that_was_told_to_stop_never_gets_another_activity():
@@ -187,7 +187,7 @@ async def test_what_was_cancelled_while_it_waited_needs_no_isolate():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"nonsense", "was killed by flowherd: JSON is malformed"),
+        (b"nonsense", "was stopped by flowherd: JSON is malformed"),
         (b"", "it had closed its channel"),
         (b'{"type":"Ready"}', "sent Ready out of turn"),
         (b'{"type":"Never"}', "Invalid value 'Never'"),
@@ -196,9 +196,9 @@ async def test_what_was_cancelled_while_it_waited_needs_no_isolate():
         (b"[100,2]", "its file is shorter than it announced"),
         (b"[-1,0]", "Expected `int` >= 0"),
         (b"[1]", "Expected `array` of length 2"),
-        (b" " * 200_000, "was killed"),
-        (b"[" * 100_000, "was killed"),
-        (b"{" * 100_000, "was killed"),
+        (b" " * 200_000, "was stopped by flowherd"),
+        (b"[" * 100_000, "was stopped by flowherd"),
+        (b"{" * 100_000, "was stopped by flowherd"),
     ],
 )
 async def test_a17_garbage_costs_only_its_isolate_and_its_activity(data, words):
@@ -425,7 +425,7 @@ async def test_one_that_is_not_ready_in_time_is_killed():
         await until(lambda: ("kill", 1) in it.host.orders)
         it.end(1, 9 | OURS)
         message = (await done(run)).message
-        assert message == "its isolate was killed by flowherd: it was not ready within 0.01 s"
+        assert message == "its isolate was stopped by flowherd: it was not ready within 0.01 s"
 
 
 async def test_one_that_is_ready_too_late_gets_no_work_since_its_kill_is_on_the_way():

@@ -161,16 +161,16 @@ DEATHS = (
     ("end", {"how": "segv"}, "its isolate was killed by SIGSEGV"),
     ("end", {"how": "kill"}, "its isolate was killed by SIGKILL"),
     ("end", {"how": "exit"}, "its isolate exited with code 3"),
-    ("end", {"how": "hang up"}, "its isolate was killed by flowherd: it had closed its channel"),
+    ("end", {"how": "hang up"}, "its isolate was stopped by flowherd: it had closed its channel"),
     (
         "garbage",
         {"data": list(b"[2000000000,0]")},
-        "its isolate was killed by flowherd: it announced 2000000000 bytes",
+        "its isolate was stopped by flowherd: it announced 2000000000 bytes",
     ),
     (
         "garbage",
         {"data": list(b"{}")},
-        "its isolate was killed by flowherd: Object missing required field",
+        "its isolate was stopped by flowherd: Object missing required field",
     ),
     ("spend", {"then": "die"}, "its isolate was killed by SIGKILL"),
 )
