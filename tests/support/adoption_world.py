@@ -17,7 +17,7 @@ from flowherd.worker.adopter import Adopter, Offers
 from flowherd.worker.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from flowherd.client.engine_protocol import Batch
     from flowherd.ledger import Record, Segment
@@ -87,7 +87,7 @@ class Worker:
             return
         worker_id = f"w-{self.world.number()}"
         ids = [f"a-{self.world.number()}" for _ in range(most)]
-        kept = self.writer.replies.keep(_reply(ids)) if self.world.rng.random() < 0.9 else None
+        kept = self.writer.replies.keep(reply_with(ids)) if self.world.rng.random() < 0.9 else None
         for id_ in ids:
             index, _ = self.writer.claim(id_, worker_id, "act", now=self.world.now, lease_s=60.0, reply=kept)
             self.waiting.append(Held(id_, worker_id, index))
@@ -118,8 +118,9 @@ class Worker:
     def heed(self) -> None:
         for adopted in self.adopter.answered():
             self.slots.give_back(1)
-            activity = adopted.activity
-            self.waiting.append(Held(activity.activity_id, activity.worker_id, adopted.place[0]))
+            if adopted is not None:
+                activity = adopted.activity
+                self.waiting.append(Held(activity.activity_id, activity.worker_id, adopted.place[0]))
 
 
 class World:
@@ -303,14 +304,15 @@ class World:
             assert worker.slots.free == SLOTS, worker.slots
 
 
-def _reply(ids: list[str]) -> bytes:
+def reply_with(ids: Iterable[str], name: str = "act") -> bytes:
+    """The body of a reply to a poll that brings these activities."""
     items: list[dict[str, Any]] = [
         {
             "activity_id": id_,
             "workflow_id": "wf",
             "activity_key": "step",
             "worker": "py",
-            "activity_name": "act",
+            "activity_name": name,
             "parameters": {"of": id_},
         }
         for id_ in ids

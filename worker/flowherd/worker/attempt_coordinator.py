@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from flowherd.ledger.crash_history import CrashHistory
     from flowherd.ledger.earlier_attempts import SeenRow
     from flowherd.settings.worker_config import WorkerConfig
-    from flowherd.worker.adopter import Offers
+    from flowherd.worker.adopter import Adopted, Offers
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.attempt_table_types import Reject, WakePoller
     from flowherd.worker.executor_choice import Executors
@@ -187,31 +187,40 @@ class Attempts:
         """Begins what it may adopt, and takes what is offered."""
         was_waiting = self._adopter.is_waiting
         for adopted in self._adopter.answered():
-            self._records.begin_adopted(adopted.place)
-            try:
-                commands = self._table.polled(
-                    1, [adopted.activity], asked_at=adopted.claimed_at, now=self._clock()
-                )
-            finally:
-                self._records.end_batch()
-            self._performer.perform(commands)
-            log.info(
-                "activity_adopted",
-                from_process=adopted.donor,
-                workflow_id=adopted.activity.workflow_id,
-                activity_id=adopted.activity.activity_id,
-                name=adopted.activity.name,
-            )
+            if adopted is None:
+                self._performer.perform(self._table.polled(1, now=self._clock()))
+            else:
+                self._go_on_with(adopted)
         self._take_offers()
         if was_waiting:
             self.changed()
 
+    def _go_on_with(self, adopted: Adopted) -> None:
+        self._records.begin_adopted(adopted.place)
+        try:
+            commands = self._table.polled(
+                1, [adopted.activity], asked_at=adopted.claimed_at, now=self._clock()
+            )
+        finally:
+            self._records.end_batch()
+        self._performer.perform(commands)
+        log.info(
+            "activity_adopted",
+            from_process=adopted.donor,
+            workflow_id=adopted.activity.workflow_id,
+            activity_id=adopted.activity.activity_id,
+            name=adopted.activity.name,
+        )
+
     def _take_offers(self) -> None:
         """Takes what is offered; no defect there, or in another process's memory, may cost this one its polls."""
+        reserved = self.slots.reserved
         try:
             self._adopter.look()
         except Exception:
             log.exception("internal_error")
+        if self.slots.reserved != reserved:
+            self.changed()
 
     # The end
 
