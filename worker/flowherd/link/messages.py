@@ -115,7 +115,7 @@ class SetSlots(Message, frozen=True):
 
 
 class Quiet(Message, frozen=True):
-    """Stop polling; all other work goes on."""
+    """Stop polling; all other work goes on. The answer to a worker's Ready while polling is paused."""
 
 
 class Resume(Message, frozen=True):

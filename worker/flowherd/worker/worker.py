@@ -167,10 +167,14 @@ class Worker:
         self._segment.put(Cell.LIMIT, limit)
         self._segment.put(Cell.LIMIT_APPLIED, n)
 
-    def quiet(self) -> None:
-        """Stops polling; all other work goes on."""
+    def wait_for_order(self) -> None:
+        """Neither polls nor adopts before the first order, `quiet` or `resume`."""
         self._poller.set_mode(Mode.QUIET)
-        self._segment.put(Cell.ADOPTS, 0)
+
+    def quiet(self) -> None:
+        """Stops polling; all other work goes on, also what a sibling had not begun when it died."""
+        self._poller.set_mode(Mode.QUIET)
+        self._segment.put(Cell.ADOPTS, self._order is None)
 
     def resume(self) -> None:
         """Starts or resumes polling."""
