@@ -198,9 +198,9 @@ class Adoptions:
         offered: set[Segment] = set()
         for donor in list(self._donors.values()):
             if self._is_over(donor, now, is_any=bool(rooms)):
-                donor.segment.adoption.decide(donor.record, FAIL)
+                decision = donor.segment.adoption.decide(donor.record, FAIL)
                 self._reached("after_decision")
-                self._end(donor.segment, donor.record, is_adopted=False)
+                self._end(donor.segment, donor.record, is_adopted=decision > FAIL)
             elif donor.again_at <= now and (target := _best(rooms, donor.asked)) is not None:
                 rooms[target] -= 1
                 donor.again_at = now + OFFER_S
