@@ -17,6 +17,7 @@ from flowherd.ledger.adoption_cells import FAIL
 BLOCKS = 4
 
 
+@pytest.mark.timeout(300)  # with --soak
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_a_claim_is_begun_at_most_once_and_never_lost_whoever_dies_at_whatever_store(
     block: int, request: pytest.FixtureRequest
