@@ -12,7 +12,8 @@ from worker_kit import open_segment
 
 from flowherd.client.kruxia_poll_replies import decode_batch
 from flowherd.leases.adoption import Adoptions
-from flowherd.ledger import Cause, Cell, Host, Ledger, Life, RecordWriter, Standing
+from flowherd.ledger import Cause, Cell, Handler, Host, Ledger, Life, RecordWriter, Standing
+from flowherd.ledger.states_and_cells import WAITS_FOR_WORD
 from flowherd.worker.adopter import Adopter, Offers
 from flowherd.worker.slots import Slots
 
@@ -79,14 +80,14 @@ class Worker:
         self.world.at_a_store(self)
 
     def steps(self) -> list[Callable[[], None]]:
-        return [self.poll, self.begin, self.complete, self.look, self.heed, self.heed]
+        return [self.poll, self.begin, self.complete, self.look, self.heed, self.heed, self.stop]
 
     def poll(self) -> None:
         most = min(self.world.rng.randint(1, 3), self.slots.free - len(self.owed()), self.room)
         if most < 1:
             return
         worker_id = f"w-{self.world.number()}"
-        ids = [f"a-{self.world.number()}" for _ in range(most)]
+        ids = [self.world.lost.pop() if self.world.lost else f"a-{self.world.number()}" for _ in range(most)]
         kept = self.writer.replies.keep(reply_with(ids)) if self.world.rng.random() < 0.9 else None
         for id_ in ids:
             index, _ = self.writer.claim(id_, worker_id, "act", now=self.world.now, lease_s=60.0, reply=kept)
@@ -94,6 +95,11 @@ class Worker:
             self.world.claimed((id_, worker_id))
         if kept is not None:
             self.writer.replies.leave(kept)
+
+    def stop(self) -> None:
+        """Seldom: it drains, and goes on with what it has."""
+        if self.world.rng.random() < 0.05:
+            self.segment.put(Cell.ADOPTS, 0)
 
     def begin(self) -> None:
         if self.waiting:
@@ -127,7 +133,8 @@ class World:
     """Processes, a keeper, and an engine that complains at once.
 
     Of each claim it counts what was begun, completed and failed: begun at most once; failed only if nobody can go on
-    with it; and in the end one of completed and failed.
+    with it; and in the end one of completed and failed. A claim that the keeper has found lost is never begun, and its
+    activity comes again with another claim.
     """
 
     def __init__(self, seed: int) -> None:
@@ -136,6 +143,7 @@ class World:
         self.ledger = Ledger(processes=PROCESSES, records=RECORDS)
         self._numbers = 0
         self.claims: dict[Claim, str] = {}
+        self.lost: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.workers: list[Worker] = []
         self.settling: dict[int, asyncio.Task[None]] = {}
@@ -162,11 +170,12 @@ class World:
 
     def failed(self, claim: Claim, *, had_begun: bool) -> None:
         before = self.claims[claim]
-        assert before in {"failed", "begun" if had_begun else "claimed"}, (
+        assert before in {"failed", "lost", "begun" if had_begun else "claimed"}, (
             f"{claim} is failed, and was {before}"
         )
-        self.claims[claim] = "failed"
-        self.counts["begun" if had_begun else "not begun"] += 1
+        if before != "lost":
+            self.claims[claim] = "failed"
+            self.counts["begun" if had_begun else "not begun"] += 1
 
     # The keeper
 
@@ -203,6 +212,22 @@ class World:
         self.failed((record.activity_id, record.worker_id), had_begun=record.is_at_work)
         self.at_a_store(None)
         segment.judge(record, Standing.SETTLED, 0.0)
+
+    def lose(self) -> None:
+        """A heartbeat finds that the engine has given a claim away that waits to be adopted, or to be begun then."""
+        found = [
+            (segment, record)
+            for segment in self.ledger.segments
+            if segment.life is not Life.FREE
+            for record in segment.records()
+            if _waits_for_adoption(segment, record)
+        ]
+        if found:
+            segment, record = self.rng.choice(found)
+            segment.judge(record, Standing.GONE, 0.0)
+            self.claims[record.activity_id, record.worker_id] = "lost"
+            self.lost.add(record.activity_id)
+            self.counts["lost"] += 1
 
     def kill_keeper(self) -> None:
         """Everything that it was about to do ends with it; another one begins."""
@@ -242,6 +267,8 @@ class World:
             self.kill_keeper()
         elif chance < 0.4 and beside is not None:
             self._as_keeper()
+        elif chance < 0.42 and beside is not None:
+            self.lose()
         elif chance < 0.45 and living:
             self._mislead(self.rng.choice(living))
         elif chance < 0.5:
@@ -318,6 +345,15 @@ def reply_with(ids: Iterable[str], name: str = "act") -> bytes:
         for id_ in ids
     ]
     return json.dumps({"activities": items}).encode()
+
+
+def _waits_for_adoption(segment: Segment, record: Record) -> bool:
+    """True for what may still be adopted, and for what its adopter does not know to be its own yet."""
+    if not record.is_held or record.handler > Handler.ADMITTED:
+        return False
+    if segment.life is Life.ENDED:
+        return not segment.adoption.decision(record)
+    return segment.states[record.index] == WAITS_FOR_WORD
 
 
 async def _settled_tasks() -> None:

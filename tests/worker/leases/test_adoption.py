@@ -35,6 +35,7 @@ def test_a_claim_is_begun_at_most_once_and_never_lost_whoever_dies_at_whatever_s
     assert counts["adopted"] > 100
     assert counts["keepers killed"] > 100
     assert counts["not begun"] > 10
+    assert counts["lost"] > 10
 
 
 class Offering:
