@@ -71,6 +71,8 @@ async def test_what_a_dead_sibling_had_not_begun_runs_here_under_its_claim() -> 
     await host.table.rest()
     assert host.table.states() == {"a-1": State.RUNNING, "a-2": State.RUNNING}
     assert [(line["event"], line["from_process"]) for line in logs] == [("activity_adopted", 1)] * 2
+    assert [line["activity_id"] for line in logs] == ["a-1", "a-2"]
+    assert all({"name", "workflow_id", "activity_key", "seen"} <= line.keys() for line in logs)
     host.table.handlers.end("a-1", "a-2")
     await host.table.rest()
     assert host.table.told("complete") == [("a-1", "dead-1"), ("a-2", "dead-1")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.activities_and_outcomes import Died, Failed
+from flowherd.attempt_ids import AttemptIds
 from flowherd.background import Changes
 from flowherd.ledger import FINAL, Cell
 from flowherd.ledger.states_and_cells import Claim
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from flowherd.activities_and_outcomes import Result
-    from flowherd.attempt_ids import AttemptIds
     from flowherd.client.engine_protocol import Batch, Engine
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import RecordWriter, Segment
@@ -196,21 +196,15 @@ class Attempts:
             self.changed()
 
     def _go_on_with(self, adopted: Adopted) -> None:
+        one = adopted.activity
+        who = AttemptIds(one.activity_id, one.workflow_id, one.key, one.name, self._records)
+        log.info("activity_adopted", from_process=adopted.donor, **named(who.fields()))
         self._records.begin_adopted(adopted.place)
         try:
-            commands = self._table.polled(
-                1, [adopted.activity], asked_at=adopted.claimed_at, now=self._clock()
-            )
+            commands = self._table.polled(1, [one], asked_at=adopted.claimed_at, now=self._clock())
         finally:
             self._records.end_batch()
         self._performer.perform(commands)
-        log.info(
-            "activity_adopted",
-            from_process=adopted.donor,
-            workflow_id=adopted.activity.workflow_id,
-            activity_id=adopted.activity.activity_id,
-            name=adopted.activity.name,
-        )
 
     def _take_offers(self) -> None:
         """Takes what is offered; no defect there, or in another process's memory, may cost this one its polls."""
