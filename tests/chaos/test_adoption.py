@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -51,10 +52,10 @@ def _fullest(world: World) -> int:
     return max(world.host.status()["children"], key=lambda row: row["in_flight"])["pid"]
 
 
-def _host(world: World, tmp_path: Path, **env: str) -> None:
+def _host(world: World, tmp_path: Path, *flags: str, **env: str) -> None:
     settings = tmp_path / "flowherd.toml"
     settings.write_text(ONE_AT_A_TIME)
-    world.start_host("--config", str(settings), "--poll-max", "8", processes=2, slots=24, env=env)
+    world.start_host("--config", str(settings), "--poll-max", "8", *flags, processes=2, slots=24, env=env)
 
 
 def test_five_kills_of_processes_that_hold_waiting_activities_cost_only_what_had_begun(
@@ -107,3 +108,26 @@ def _broken_off(world: World) -> Counter[str]:
     """How often each activity has begun and not ended: its process was killed."""
     ended = {(note.activity_id, note.pid) for note in world.notes("end")}
     return Counter(n.activity_id for n in world.notes("start") if (n.activity_id, n.pid) not in ended)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("order", ["reload", "scale"])
+def test_a_process_that_is_replaced_leaves_what_it_has_not_begun_to_others(
+    world: World, tmp_path: Path, order: str
+) -> None:
+    """P6: its drain ends long before its queue does; with one attempt each, all of them begin."""
+    _submit(world, 16, max_attempts=1)
+    _host(world, tmp_path, "--graceful-timeout", "1")
+    _all_claimed(world, 16)
+    assert world.host is not None
+    if order == "reload":
+        world.host.signal(signal.SIGHUP)
+        world.host.wait_for_log("reloaded")
+    else:
+        world.host.signal(signal.SIGTTOU)
+        world.host.wait_for_log("scaling")
+    eventually(lambda: world.ended() == 16, "all have ended", within_s=40)
+    begun = Counter(note.activity_id for note in world.notes("start"))
+    assert (len(begun), set(begun.values())) == (16, {1}), "something has failed that had not begun"
+    assert set(world.engine.claims_per_activity().values()) == {1}
+    assert world.host.log("activity_adopted")

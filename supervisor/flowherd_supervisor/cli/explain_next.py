@@ -157,7 +157,7 @@ def _of_present(one: Present, host: Explained) -> str:
             return f"{what} has {how} {where}: the engine is told, as soon as it answers."
         case "settling" if one.waits_for:
             return (
-                f"{what} had not begun when its process died {where}: another process goes on with it, or, if none "
+                f"{what} had not begun when its process ended {where}: another process goes on with it, or, if none "
                 "has a free slot, the keeper tells the engine, which may run it again."
             )
         case "settling":

@@ -44,7 +44,7 @@ class End(IntEnum):
     LOST = 2  # the engine gave it to another worker
     SETTLED = 3  # the keeper reported a failure: its process died, or an operator ended it
     DELIVERED = 4  # its process died, and the keeper delivered its stored result
-    ADOPTED = 5  # its process died before it had begun, and another one goes on with it
+    ADOPTED = 5  # its process ended before it had begun, and another one goes on with it
 
 
 _ENDS = frozenset(End)

@@ -123,9 +123,13 @@ class Resume(Message, frozen=True):
 
 
 class Drain(Message, frozen=True):
-    """Stop polling, finish within `within_s` seconds, requeue the rest, exit."""
+    """Stop polling, finish within `within_s` seconds, requeue the rest, exit.
+
+    With `others_go_on` the host does not stop: others adopt what has not begun by then.
+    """
 
     within_s: float
+    others_go_on: bool = False
 
 
 class Release(Message, frozen=True):

@@ -218,13 +218,17 @@ class Attempts:
 
     # The end
 
-    async def release(self, last_chance_s: float) -> None:
+    async def release(self, last_chance_s: float, *, others_go_on: bool = False) -> None:
         """Requeues all attempts without an outcome, as WORKER_SHUTDOWN.
 
         Args:
             last_chance_s: seconds for handlers to end by themselves after they are cancelled.
+            others_go_on: leaves what has not begun to other processes of the host, as far as they can read it.
 
         """
+        for attempt in self._table.owed() if others_go_on else ():
+            if self._records.may_be_adopted(attempt):
+                self._performer.perform(self._table.leave(attempt))
         self._performer.perform(self._table.release(self._clock(), last_chance_s))
         await self._changes.until(lambda: not any(one.is_held for one in self._table.owed()))
 
