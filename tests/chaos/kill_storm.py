@@ -118,7 +118,7 @@ class KillStorm:
         env = {VARIABLE: f"{point}:{times}:SIGKILL:{marker}"}
         try:
             host = self._world.start_host(
-                *("--config", str(self._settings), "--max-restarts", "0"),
+                *("--config", str(self._settings), "--max-restarts", "0", "--graceful-timeout", "1"),
                 processes=4,
                 slots=SLOTS,
                 env=env,
@@ -146,6 +146,9 @@ class KillStorm:
             self.counts["kills of all workers at once"] += 1
             for pid in workers:
                 self._kill_worker(pid)
+        elif chance < 0.35 and host.process.poll() is None:
+            self.counts["reloads"] += 1
+            host.signal(signal.SIGHUP)
         elif workers:
             self._kill_worker(self._rng.choice(workers))
 
