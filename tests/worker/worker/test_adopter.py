@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adoption_world import reply_with
-from attempts_kit import State, Table
+from attempts_kit import State, Table, an_activity
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 from worker_kit import open_segment
@@ -120,3 +120,19 @@ async def test_a_reply_that_brought_many_is_decoded_once_for_all_of_them() -> No
     await host.table.rest()
     assert len(host.table.states()) == 4
     assert host.engine.reads == 1
+
+
+@virtual_time
+async def test_a_claim_that_a_poll_has_brought_again_is_not_adopted_beside_it() -> None:
+    """Its lease had lapsed: the engine takes a report under the newest claim alone."""
+    host = Bereaved("a-1")
+    host.is_offered()
+    host.table.bring(an_activity(), poll="newest")
+    host.is_answered()
+    await host.table.rest()
+    assert host.table.states() == {"a-1": State.RUNNING}
+    assert host.slots_in_use == 1
+    host.table.handlers.end("a-1")
+    await host.table.rest()
+    assert host.table.told("complete") == [("a-1", "newest")]
+    assert host.table.handlers.begun["a-1"] == 1
