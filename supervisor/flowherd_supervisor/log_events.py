@@ -12,7 +12,8 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
     "admin_port_taken": "warning: Another program has the admin port. The unix socket still works.",
     "app_loaded": "info: The app was imported: its worker type and its activities.",
     "boot_failed": (
-        "error: The app raised an exception while it was imported or started. The traceback follows."
+        "error: The app did not start; `reason` says why. `code` is the exit code: 2 if there is no such module or "
+        "attribute, or no activity in it, 3 if its code raised an exception, whose traceback follows."
     ),
     "boot_timed_out": (
         "error: The app took longer than `--boot-timeout`; `at` is the line of yours it reached."
@@ -22,7 +23,10 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
     ),
     "credentials_refused": "error: The engine refused the credentials from the start. flowherd exits with 4.",
     "draining": "info: A stop began. Running activities have `within_s` seconds to end.",
-    "ended": "error: The last line of a host that gives up: exit `code` and `reason`.",
+    "ended": (
+        "info, warning or error: The last line of a host: exit `code` and `reason`. A warning is code 6, an error a "
+        "host that gave up."
+    ),
     "isolate_not_understood": "error: A defect in flowherd. Please report it.",
     "isolate_not_watched": (
         "warning: No file descriptor was left. If the supervisor is killed now, programs of this isolate "
@@ -36,7 +40,7 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
     "polling_paused": "info: `flowherd ctl quiet`, or TSTP: the host takes no new work.",
     "polling_resumed": "info: `flowherd ctl resume`, or CONT: the host takes work again.",
     "preload_died": "warning: The preload process died and was replaced.",
-    "preload_exited": "info: The preload process ended as ordered.",
+    "preload_exited": "info: The preload process exited as ordered.",
     "preload_failed": "error: The app could not be imported by the preload process. The traceback follows.",
     "preload_given_up": (
         "warning: The preload process failed several times. Each process now imports the app itself."
@@ -49,10 +53,10 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
         " fork. `found` names them with the line of yours; `remedy` says what to do."
     ),
     "process_died": (
-        "warning: A process ended without an order. `cause` says how: exit, signal or out of memory. Its "
-        "work was requeued or adopted."
+        "warning: A process exited unexpectedly. `cause` says how: exit, signal or out of memory. Its work "
+        "was requeued or adopted."
     ),
-    "process_exited": "info: A process ended as ordered.",
+    "process_exited": "info: A process exited as ordered.",
     "process_hangs": (
         "error: A handler blocks its process beyond its limit; the process is ended. Give it `offload`, or "
         "a longer `timeout_s`."
@@ -62,7 +66,10 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
     "process_ready": "info: A process is ready and polls.",
     "process_started": "info: A process was started.",
     "recycling": "info: A process is replaced: `--max-tasks-per-child` or `--max-memory-per-child`.",
-    "releasing": "info: The time is up: the rest is requeued.",
+    "releasing": (
+        "info: The host stops at once: what still runs is requeued within `within_s` seconds. A second TERM, or an app "
+        "that did not start."
+    ),
     "reload_failed": "error: The new version did not start; `reason` says why. The old version goes on.",
     "reload_refused": (
         "warning or error: The reload did not begin; `reason` says why. The old version goes on."

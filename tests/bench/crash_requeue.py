@@ -7,6 +7,9 @@
 once: nobody hands its work back, so that the lease has to end. *Handed back* is when the engine has it again, by its
 own journal; *started again* is when a worker has it, which takes the engine's retry delay of 2 s too; *ready* is when
 the log has a process in the place of the killed one. Needs `kruxiaflow`.
+
+The last row kills a process that runs one activity and holds others, which wait for their turn: another process adopts
+these. *Waiting one completed* is when the engine has the outcome of the first of them, a handler that does nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench_kit import APPS, CREDENTIALS, LIVES_S, LOGIN, arguments, rivals, run, running
+from bench_kit import APPS, CREDENTIALS, LIVES_S, LOGIN, arguments, quantile, rivals, run, running
 from harness import CEILING_S, Engine, Host, eventually, running_engine, running_host
 from sheet import Gate, Sheet
 
@@ -32,8 +35,12 @@ if TYPE_CHECKING:
 
 APP = "blocking_worker"
 OURS = "flowherd -p 2"
+WAITING = "flowherd -p 2, others wait"
 BACK, READY, AGAIN = "killed to handed back", "killed to replacement ready", "killed to started again"
+DONE = "killed to waiting one completed"
 HELD_S = 3600
+WAIT = 8  # others that wait, of which some are in the process that is killed
+ONE_AT_A_TIME = "[activities.wait]\nmax_concurrent = 1\n"
 
 
 def of(what: str, quantile: str) -> str:
@@ -45,13 +52,14 @@ GATES = [
     Gate(of(BACK, "p50"), OURS, "<=", 200),
     Gate(of(BACK, "max"), OURS, "<=", 1000),
     Gate(of(READY, "max"), OURS, "<=", 1000),
+    Gate(of(DONE, "p99"), WAITING, "<=", 100),
 ]
 
 
-def claimed(engine: Engine) -> dict[str, Any]:
+def claimed(engine: Engine, max_attempts: int = 20) -> dict[str, Any]:
     """Waits for the first claim of a new activity that never ends."""
     before = engine.claims_per_activity()
-    engine.submit("wait", 1, seconds=HELD_S)
+    engine.submit("wait", 1, settings={"retry": {"max_attempts": max_attempts}}, seconds=HELD_S)
 
     def fresh() -> list[dict[str, Any]]:
         return [entry for entry in engine.entries("claim") if entry["activity_id"] not in before]
@@ -96,14 +104,63 @@ def kill(engine: Engine, host: Host) -> dict[str, float]:
     """Kills the process that holds a new activity."""
     claim = claimed(engine)
     readies = len(host.log("process_ready"))
-    pid = next(pid for pid in host.children().values() if f"-{pid}-" in claim["worker_id"])
     killed_ms = time.time() * 1e3
-    os.kill(pid, signal.SIGKILL)
+    os.kill(process_of(host, claim), signal.SIGKILL)
     back_ms = seen_ms(engine, "fail", claim, CEILING_S)
     again_ms = seen_ms(engine, "claim", claim, CEILING_S)
     ready = host.wait_for_log("process_ready", readies + 1)[readies]
     ready_ms = datetime.fromisoformat(ready["time"]).timestamp() * 1e3
     return {BACK: back_ms - killed_ms, READY: ready_ms - killed_ms, AGAIN: again_ms - killed_ms}
+
+
+def adopted(options: argparse.Namespace) -> dict[str, float]:
+    """Many kills on one host, of a process in which others wait."""
+    flags = ("-p", "2", "-c", "24", "--poison-after", "0", "--graceful-timeout", "1")
+    took_ms: list[float] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_engine("--default-lease", str(options.lease), credentials=LOGIN) as engine,
+    ):
+        settings = Path(folder) / "one_at_a_time.toml"
+        settings.write_text(ONE_AT_A_TIME)
+        words = (f"{APP}:main", "--config", str(settings), *flags)
+        with running_host(Path(folder), *words, url=engine.url, app_dir=APPS, env=CREDENTIALS) as host:
+            host.ready(2)
+            while len(took_ms) < options.kills:
+                threading.Event().wait(LIVES_S)
+                took_ms += kill_beside_others(engine, host)
+    return {of(DONE, "p50"): statistics.median(took_ms), of(DONE, "p99"): quantile(took_ms, 0.99)}
+
+
+def kill_beside_others(engine: Engine, host: Host) -> list[float]:
+    """Kills the process that runs an activity with one attempt; nothing when all that wait are in the other process."""
+    running_one = claimed(engine, max_attempts=1)
+    before = engine.claims_per_activity()
+    engine.submit("wait", WAIT, seconds=0)
+
+    def claims() -> dict[str, dict[str, Any]]:
+        found = [entry for entry in engine.entries("claim") if entry["activity_id"] not in before]
+        return {entry["activity_id"]: entry for entry in found} if len(found) == WAIT else {}
+
+    def ends_ms() -> dict[str, float]:
+        found = [entry for entry in engine.entries("complete") if entry["activity_id"] in waiting]
+        return {entry["activity_id"]: entry["at_s"] * 1e3 for entry in found} if len(found) == WAIT else {}
+
+    waiting = eventually(claims, "claims of those that wait")
+    eventually(
+        lambda: host.status()["totals"]["claimed"] == len(engine.entries("claim")), "the host has them"
+    )
+    pid = process_of(host, running_one)
+    beside = [one for one, claim in waiting.items() if process_of(host, claim) == pid]
+    killed_ms = time.time() * 1e3
+    os.kill(pid, signal.SIGKILL)
+    ended_ms = eventually(ends_ms, "their ends")
+    return [min(ended_ms[one] for one in beside) - killed_ms] if beside else []
+
+
+def process_of(host: Host, claim: dict[str, Any]) -> int:
+    """The pid of the process that has claimed it."""
+    return next(pid for pid in host.children().values() if f"-{pid}-" in claim["worker_id"])
 
 
 def alone(words: tuple[str, ...], lease_s: float) -> dict[str, float]:
@@ -127,7 +184,9 @@ def main() -> int:
     contenders = {
         who: partial(alone, words, options.lease) for who, words in rivals(APP, options, sheet).items()
     }
-    return run(sheet, options, contenders | {OURS: partial(hosted, options)})
+    return run(
+        sheet, options, contenders | {OURS: partial(hosted, options), WAITING: partial(adopted, options)}
+    )
 
 
 if __name__ == "__main__":

@@ -277,7 +277,7 @@ MUTATIONS = (
     Mutation(
         "the isolate's group killed at reap",
         SUPERVISOR + "processes/process_table.py",
-        "                if pid in self._isolates:\n                    _signal_group(pid, signal.SIGKILL)\n",
+        "                if pid in self._isolates:\n                    _kill_with_programs(pid)\n",
         "",
         BRAIN + "processes/test_processes.py::test_a_reaped_isolates_programs_have_ended_with_it",
     ),

@@ -45,7 +45,7 @@ def read(*parts: bytes) -> ReplyReader:
 def seen(reader: ReplyReader) -> tuple[int, bytes, bool, bool]:
     """As `Expected` has it; the status of an interim reply is none."""
     status = reader.status if reader.status >= 200 else 0
-    return status, b"".join(reader.chunks), reader.is_whole, reader.fault is not None
+    return status, reader.body, reader.is_whole, reader.fault is not None
 
 
 def test_every_reply_is_read_as_llhttps_own_test_has_it_or_refused_for_a_reason(cases: list[Case]) -> None:

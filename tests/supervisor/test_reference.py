@@ -33,6 +33,11 @@ def test_a_reference_page_is_what_the_code_says(path: str) -> None:
     assert (TOP / path).read_text(encoding="utf-8") == reference.PAGES[path]()
 
 
+def test_the_options_of_an_activity_are_linked() -> None:
+    """They are a type that nobody imports, described further down."""
+    assert "see [options of @activity](#options-of-activity)" in reference.PAGES["worker/docs/api.md"]()
+
+
 @cache
 def calls() -> tuple[ast.Call, ...]:
     """All calls in the code of worker and supervisor, without the demo."""

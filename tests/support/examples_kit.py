@@ -53,7 +53,7 @@ class Example:
         [run] = self._lines("flowherd run ")
         for line in self._lines("python "):
             self._program(*shlex.split(line)[1:])
-        app, *flags = shlex.split(run)[2:]
+        app, *flags = shlex.split(run.partition(" >")[0])[2:]
         self.host = SupervisorProgram(
             self.folder, app, *flags, engine=engine, app_dir=self.folder, env=self._env
         )

@@ -41,6 +41,7 @@ PURE = (
         for name in (
             "awake_clock",
             "backoff",
+            "counted",
             "link/messages",
             "link/split_over_threads",
             "activities_and_outcomes",

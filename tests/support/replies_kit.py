@@ -73,7 +73,7 @@ def read(*parts: bytes, most_bytes: int = CAP) -> ReplyReader:
 
 
 def seen(reader: ReplyReader) -> tuple[object, ...]:
-    body = b"".join(reader.chunks) if reader.is_whole else b""
+    body = reader.body if reader.is_whole else b""
     return reader.is_whole, reader.is_whole and (reader.status, reader.headers, body, reader.keep_alive)
 
 

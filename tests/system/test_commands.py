@@ -255,7 +255,7 @@ def test_a_supervisor_runs_from_a_clone_and_by_its_own_name(
             [sys.executable, *MODULE, "status", "--admin", f"unix:{tmp_path}/a.sock"],
             capture_output=True, text=True, cwd=tmp_path, env=clean_environment(), timeout=30, check=False,
         )  # fmt: skip
-        assert "completed 2" in shown.stdout
+        assert "2 completed" in shown.stdout
         process.send_signal(signal.SIGTERM)
         assert process.wait(CEILING_S) == 0
     banner = (tmp_path / "stderr").read_text()

@@ -169,7 +169,7 @@ def test_a_dev_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
     with running(tmp_path, command) as dev:
         dev.wait_for('"event": "app_loaded"')
         url = dev.url
-        host = int(dev.wait_for(r"pid (\d+)"))
+        host = int(dev.wait_for(r'"starting".*"pid": (\d+)'))
         dev.process.kill()
         eventually(lambda: not dev.engine_answers(url), "the engine's end")
         eventually(lambda: not Path(f"/proc/{host}").exists(), "the host's end")

@@ -106,6 +106,7 @@ def test_2_for_usage_configuration_and_a_wrong_app(
         assert said in text
         assert "Traceback" not in text
         assert not host.tree()
+        assert [line["code"] for line in host.log("boot_failed")] in ([], [2]), "none for a wrong setting"
 
 
 def test_3_when_the_app_cannot_be_imported(tmp_path: Path) -> None:
@@ -116,6 +117,7 @@ def test_3_when_the_app_cannot_be_imported(tmp_path: Path) -> None:
         assert host.log_path.read_text().count("Traceback (most recent call last)") == 1
         last = host.log()[-1]
         assert (last["event"], last["code"]) == ("ended", 3)
+        assert [line["code"] for line in host.log("boot_failed")] == [3]
         assert "broken_app could not be imported: " in last["reason"]
 
 

@@ -173,6 +173,7 @@ def helps() -> str:
     """What the commands with flags say of them."""
     words = (
         "run",
+        "init",
         "advise",
         "top",
         "engine",

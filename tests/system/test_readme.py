@@ -30,8 +30,8 @@ def test_the_first_activity_is_run_and_answers(engine: Engine, tmp_path: Path) -
     """Both activities of the snippet, submitted as the README submits them."""
     [module] = [block for block in blocks("python") if block.startswith("# my_app.py")]
     (tmp_path / "my_app.py").write_text(module, encoding="utf-8")
-    [shell] = [block for block in blocks("sh") if "flowherd submit" in block]
-    assert "flowherd run my_app:registry -p 2" in shell
+    shell = "".join(blocks("sh"))
+    assert "flowherd run my_app:registry -p 2 &" in shell
     with running_host(tmp_path, "my_app:registry", "-p", "2", url=engine.url, app_dir=tmp_path) as host:
         host.ready(2)
         env = clean_environment(KRUXIAFLOW_API_URL=engine.url, XDG_RUNTIME_DIR=str(tmp_path / "r"))

@@ -70,8 +70,13 @@ def test_ctl_scales_pauses_reloads_and_drains(engine: Engine, tmp_path: Path, ct
         assert ctl(host, "reload")[0] == 0
         host.wait_for_log("reloaded")
         code, said, _ = ctl(host, "drain", "--wait", "--timeout", "20")
-        assert (code, said.splitlines()[-1]) == (0, "it has ended")
+        assert (code, said.splitlines()[-1]) == (
+            0,
+            "exited; the exit code is in the last line of its log: ended",
+        )
         assert host.wait() == 0
+        last = host.log()[-1]
+        assert (last["event"], last["level"], last["code"]) == ("ended", "info", 0)
         code, _, said = ctl(host, "scale", "2")
         assert code == 2
         assert "no running supervisor found" in said
@@ -167,7 +172,7 @@ def test_tcp_is_read_only(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:
             assert client.get("/api/status", headers={"host": "evil.example"}).status_code == 403
         code, _, said = ctl(host, "drain", "--admin", address)
         assert code == 2
-        assert "orders are taken on the unix socket alone" in said
+        assert "orders are accepted on the unix socket only" in said
         assert host.status()["state"] == "running"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import structlog
 
 from flowherd import ActivityContext, RegistryError, SyncActivityContext, activity
 from flowherd.activities_and_outcomes import Completed, Failed, Usage
@@ -129,3 +130,31 @@ async def test_a_handler_for_an_isolate_is_tested_where_the_test_says():
     with pytest.raises(RegistryError, match='offload="thread"'):
         await run_activity(work, {"n": 1})
     assert (await run_activity(work, {"n": 1}, offload="thread")).output == {"result": 2}
+
+
+@pytest.fixture
+def _users_logging():
+    """structlog as in the tests of a user, who has not configured it."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("_users_logging")
+def test_a_failure_is_one_line_with_its_reason_and_the_users_traceback(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What pytest shows below a failing test: the message of a record, and nothing of its fields."""
+
+    def divide(a: int) -> float:
+        return a / 0
+
+    run_activity_sync(divide, {"a": 1})
+    [message] = caplog.messages
+    first, *trace = message.splitlines()
+    assert first.startswith(
+        "activity_failed type='ZeroDivisionError' code='EXECUTION_ERROR' reason='division by zero' at="
+    )
+    assert trace[-2:] == ["    return a / 0", "ZeroDivisionError: division by zero"]
+    assert capsys.readouterr() == ("", ""), "no second line by structlog itself"

@@ -29,7 +29,7 @@ class Exit(IntEnum):
     )
     BOOT_FAILED = (
         3,
-        "The app did not import, or its lifespan failed at the start. The traceback is in the log.",
+        "The app's code raised while it was imported, or its lifespan at the start; or it took too long. See the log.",
     )
     CREDENTIALS_REFUSED = (
         4,

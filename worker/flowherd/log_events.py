@@ -63,7 +63,7 @@ WORKER_EVENTS: Mapping[str, str] = {
         "info: The engine refused the credentials, so the secret's file was read again."
     ),
     "completion_not_ours_any_more": (
-        "warning: The engine had given the activity to another worker. Result dropped."
+        "warning: The engine had given the activity to another worker. The result is dropped."
     ),
     "completion_warnings": "warning: The engine accepted the result with `warnings`.",
     "engine_healthy_again": "info: The part of the engine that schedules is healthy again.",
@@ -82,7 +82,7 @@ WORKER_EVENTS: Mapping[str, str] = {
     "engine_unreachable": (
         "warning: The engine does not answer; `reason` says why. Calls resume by themselves."
     ),
-    "failure_given_up": "error: The engine took a failure in none of `tries` tries. The lease ends instead.",
+    "failure_given_up": "error: The engine accepted a failure in none of `tries` tries. The lease ends instead.",
     "failure_refused_by_engine": "error: The engine refused the report of a failure; `reason` says why.",
     "file_transfer_failed": "info: A file transfer failed `failures` times so far; it is tried again.",
     "gil_enabled": "warning: `module` switched the GIL on in a process that works in threads. See `remedy`.",
@@ -113,7 +113,7 @@ WORKER_EVENTS: Mapping[str, str] = {
         " should run."
     ),
     "outcome_not_taken_yet": (
-        "warning: The engine accepts other results, and not this one. It is sent again every few seconds."
+        "warning: The engine accepts other results, but not this one. It is sent again every few seconds."
     ),
     "outcome_refused_by_a_proxy": (
         "warning: A proxy answered 4xx in the engine's place. The result is sent again for as long as the "
@@ -125,7 +125,7 @@ WORKER_EVENTS: Mapping[str, str] = {
     "output_refused": "error: The engine refused the output; `reason` says why.",
     "pages_ended": "error: A defect in the status server. Please report it.",
     "parameters_not_taken": (
-        "warning: The handler takes none of these `parameters`: a typing error in the definition, or "
+        "warning: The handler takes none of these `parameters`: a misspelt name in the definition, or "
         "leftovers."
     ),
     "permits_not_shared": "error: `max_concurrent` holds for each process alone; `reason` says why.",
@@ -152,9 +152,9 @@ WORKER_EVENTS: Mapping[str, str] = {
     "settlement_incomplete": "error: A stop ran out of time before the work of dead processes was requeued.",
     "signal_received": "info: `python -m flowherd` received a signal.",
     "spent_after_the_outcome": (
-        "warning: Money that no report holds: a task spent it after its handler ended."
+        "warning: Money that no report contains: a task spent it after its handler ended."
     ),
-    "spent_by_lost_attempt": "warning: Money that no report holds: the attempt's lease was lost.",
+    "spent_by_lost_attempt": "warning: Money that no report contains: the attempt's lease was lost.",
     "stack_of_task": "info: Part of `flowherd ctl stacks`: the stack of an asyncio task.",
     "stack_of_thread": "info: Part of `flowherd ctl stacks`: the stack of a thread.",
     "stdout": "info: A `line` that the app printed outside of activities.",
@@ -162,13 +162,13 @@ WORKER_EVENTS: Mapping[str, str] = {
     "stranger_refused": "warning: A process of another user tried to use the unix socket.",
     "streams_interrupted": "info: Streamed text cannot be delivered at the moment. Some of it is dropped.",
     "supervisor_gone": "warning: The supervisor was killed. Everything is requeued within 5 s.",
-    "suspect_runs_alone": "warning: A process died with it before. It runs alone in its process; see `POISON`.",
-    "suspect_runs_in_isolate": "warning: A process died with it before. It runs in an isolate; see `POISON`.",
+    "suspect_runs_alone": "warning: A process died while it ran. Now it runs alone in its process; see `POISON`.",
+    "suspect_runs_in_isolate": "warning: A process died while it ran. Now it runs in an isolate; see `POISON`.",
     "task_tried_to_exit": "error: A task of a handler raised SystemExit. The process goes on.",
-    "telemetry_delivered": "info: The collector takes spans again.",
+    "telemetry_delivered": "info: The collector accepts spans again.",
     "telemetry_not_started": "warning: Spans are off; `reason` says why.",
     "telemetry_undelivered": (
-        "warning: The collector takes no spans; `reason` says why. Activities do not wait."
+        "warning: The collector accepts no spans; `reason` says why. Activities do not wait."
     ),
     "thread_work_raised": "error: A defect in flowherd. Please report it.",
     "timeout_out_of_range": (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from flowherd.counted import counted
+
 ENOUGH_S = 5.0  # of work, over all processes
 BUSY = 0.7  # share of the loop; above it waits grow faster than the load
 SATURATED = 0.9  # above this the amount of further work is unknown
@@ -62,7 +64,7 @@ def processes(load: HostLoad) -> Size:
         needed = load.cpus if load.loop_busy >= SATURATED else math.ceil(now * load.loop_busy / BUSY)
         return Size(now, min(load.cpus, max(needed, now + 1)), busy)
     if now > load.cpus:
-        return Size(now, load.cpus, f"more than the {load.cpus} usable CPUs gain nothing")
+        return Size(now, load.cpus, f"more than the {counted(load.cpus, 'usable CPU')} gain nothing")
     return Size(now, now, busy)
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from rich.console import Console
 
+from flowherd.counted import counted
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor.bench.report import Run, curves, describe_machine, document, draw, rate, summary
 from flowherd_supervisor.demo.app import compute
 from flowherd_supervisor.demo.driver import DEMO, App, Session, run_session
+from flowherd_supervisor.print_text import print_text
 from flowherd_supervisor.processes.cpus import usable_cpus
 from flowherd_supervisor.require_engine_extra import require_engine
 from flowherd_supervisor.testkit.workflow_client import one_step
@@ -85,7 +86,7 @@ def run_bench(options: BenchOptions) -> int:
         if options.json:
             os.write(1, (json.dumps(document(runs, cpus)) + "\n").encode())
         else:
-            Console().print(summary(found, cpus, machine))
+            print_text(summary(found, cpus, machine))
         if options.pictures:
             draw(found, cpus, f"{machine}; medians of {options.repeat} runs", options.pictures)
         return 0
@@ -124,8 +125,8 @@ def _measure_all(options: BenchOptions, session: Session) -> list[Run]:
     counts = process_counts(cpus, options.most)
     slots = slots_for(counts)
     session.screen.say(
-        f"flowherd bench: {', '.join(load.name for load in loads)} on {', '.join(map(str, counts))} processes, "
-        f"{options.repeat} times, {slots} slots",
+        f"flowherd bench: {', '.join(load.name for load in loads)}; processes: {', '.join(map(str, counts))}; "
+        f"{counted(options.repeat, 'time')}, {counted(slots, 'slot')}",
         "A real engine and real worker processes on this machine; no other engine is touched.",
         "",
     )

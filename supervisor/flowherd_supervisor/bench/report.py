@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowherd import __version__
+from flowherd.counted import counted
 from flowherd_supervisor.processes.cpus import usable_cpus
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def document(runs: Sequence[Run], cpus: int) -> list[dict[str, Any]]:
 def verdict(curve: Curve, cpus: int) -> str:
     """Returns a sentence with the number of processes to choose and the reason for not using more."""
     best, title = curve.best, TITLES.get(curve.load, curve.load)
-    text = f"{title}: {best.processes} process{'es' if best.processes > 1 else ''}"
+    text = f"{title}: {counted(best.processes, 'process')}"
     if len(curve.points) == 1:
         return f"{text} was all that was measured."
     text += f", {best.speedup:.2f} times the rate of one" if best.processes > 1 else ""
@@ -197,7 +198,7 @@ def verdict(curve: Curve, cpus: int) -> str:
     if more:
         return f"{text}; more do not help because {_reason(curve, best, more, cpus)}."
     if best.processes < cpus:
-        return f"{text}; more may help, up to {cpus} CPUs, but were not measured."
+        return f"{text}; more may help, up to {counted(cpus, 'CPU')}, but were not measured."
     return f"{text}; more were not measured."
 
 
@@ -209,21 +210,22 @@ def doubts(found: list[Curve], cpus: int) -> list[str]:
     if full:
         fewest = min(point.processes for point in full)
         lines.append(
-            f"From {fewest} process{'es' if fewest > 1 else ''} on the engine, which has one CPU at most, was the "
+            f"From {counted(fewest, 'process')} on the engine, which has one CPU at most, was the "
             "bottleneck: the curve is the engine's, not that of your machine."
         )
     others = max((point.others_cpu for _, point in points), default=0.0)
     if others > NOISE * cpus:
-        lines.append(f"Other programs used up to {others:.1f} of {cpus} CPUs: try again when they are quiet.")
+        used = f"{others:.1f} of {counted(cpus, 'CPU')}"
+        lines.append(f"Other programs used up to {used}: try again when they are quiet.")
     left_out = sum(point.left_out for _, point in points)
     if left_out:
-        lines.append(f"{left_out} runs were left out, because other programs disturbed them.")
+        lines.append(f"{counted(left_out, 'run')} left out, because other programs disturbed them.")
     wide = max((point.spread for _, point in points), default=0.0)
     if wide > 2 * NOISE:
         lines.append(f"Runs of the same kind differ by up to {wide:.0%}: believe no smaller difference.")
     failed = sum(point.failed for _, point in points)
     if failed:
-        lines.append(f"{failed} activities failed or got lost: what is measured is not what you meant.")
+        lines.append(f"{counted(failed, 'activity')} failed or got lost: the figures are not what you meant.")
     return lines
 
 
@@ -306,7 +308,7 @@ def _panel(axes: Axes, curve: Curve, cpus: int) -> None:
     )
     most = 1 if curve.load == "io" else cpus  # waiting needs no CPU, and one loop can wait for all
     ideal = [base * min(count, most) for count in counts]
-    axes.plot(counts, ideal, linestyle="--", color=_IDEAL, label=f"ideal on {cpus} CPUs")
+    axes.plot(counts, ideal, linestyle="--", color=_IDEAL, label=f"ideal on {counted(cpus, 'CPU')}")
     axes.errorbar(
         counts, rates, yerr=errors, marker="o", capsize=4, color=_MEASURED, label="measured, least to most"
     )
@@ -328,11 +330,11 @@ def _panel(axes: Axes, curve: Curve, cpus: int) -> None:
 def describe_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Returns model, CPUs, memory, kernel, Python, flowherd and date, without the host's name."""
     usable, all_of_them = usable_cpus(), os.cpu_count() or 1
-    cpus = f"{usable} CPUs" if usable == all_of_them else f"{usable} of {all_of_them} CPUs usable"
+    cpus = counted(usable, "CPU") + ("" if usable == all_of_them else f" of {all_of_them}")
     return ", ".join(
         (
             model_of(cpuinfo.read_text(errors="replace")) or platform.machine(),
-            cpus if usable > 1 else cpus.replace("1 CPUs", "1 CPU"),
+            cpus,
             f"{psutil.virtual_memory().total / (1 << 30):.0f} GB",
             f"Linux {platform.release().partition('-')[0]}",
             f"Python {platform.python_version()}",

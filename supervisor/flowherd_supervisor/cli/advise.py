@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from flowherd.counted import counted, plural
 from flowherd.errors import ConfigurationError
 from flowherd.logs import visible
 from flowherd_supervisor.cli.ask_supervisor import ask
@@ -44,7 +45,7 @@ def render(document: Mapping[str, Any]) -> list[Text | Table]:
     reasons = [
         Text(f"{visible(row['activity'])}: {_advice(row)}: {row['reason']}{_gain(row)}") for row in rows
     ]
-    sizes = [Text(_size(host[what], what)) for what in ("processes", "slots")]
+    sizes = [Text(_size(host["processes"], "process")), Text(_size(host["slots"], "slot"))]
     way = host["parallel"]
     sizes.append(Text(f"parallel: {way['advised']}: {way['reason']}"))
     return [_table(rows), Text(), *reasons, Text(), *sizes, *_settings(rows)]
@@ -100,13 +101,13 @@ def _gain(row: Mapping[str, Any]) -> str:
     return f"; others wait {gain['now']:.0f} ms now, {gain['estimated']:.0f} ms then (cost: {gain['cost']})"
 
 
-def _size(size: Mapping[str, Any], what: str) -> str:
+def _size(size: Mapping[str, Any], noun: str) -> str:
     now, advised = size["now"], size["advised"]
     if advised is None:
-        return f"{what}: unknown: {size['reason']}"
+        return f"{plural(noun)}: unknown: {size['reason']}"
     if advised == now:
-        return f"{now} {what}, no change: {size['reason']}"
-    return f"{advised} {what} instead of {now}: {size['reason']}"
+        return f"{counted(now, noun)}, no change: {size['reason']}"
+    return f"{counted(advised, noun)} instead of {now}: {size['reason']}"
 
 
 def _percent(share: float | None) -> str:

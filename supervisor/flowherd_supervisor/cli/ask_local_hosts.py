@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _GLANCE_S = 1.0
+_MOST_NAMES = 12  # in a warning
 _Document = TypeVar("_Document")
 
 
@@ -77,6 +78,18 @@ def not_taken(activity: str, given: Iterable[str], hosts: Sequence[Served]) -> s
         takes = f"it takes {', '.join(known) or 'none'}"
         complaint = f"{activity} takes no parameter {unknown[0]!r}: {meant}{takes} ({host})"
     return complaint
+
+
+def unknown_name(activity: str, hosts: Sequence[Served]) -> str:
+    """Returns the warning that none of these hosts has the activity, with the names that they have."""
+    known = sorted({name for host in hosts for name in host.activities})
+    close = difflib.get_close_matches(activity, known, 1)
+    meant = f": did you mean {close[0]!r}?" if close else "."
+    more = f" and {len(known) - _MOST_NAMES} more" if len(known) > _MOST_NAMES else ""
+    return (
+        f"no host on this machine has an activity {activity!r}{meant} Known: {', '.join(known[:_MOST_NAMES])}{more} "
+        f"({'; '.join(map(str, hosts))}). Unless a host elsewhere takes it, its attempts fail as UNKNOWN_ACTIVITY"
+    )
 
 
 def origin(url: str) -> str:

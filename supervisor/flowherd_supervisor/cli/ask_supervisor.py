@@ -12,7 +12,6 @@ import httpx
 from flowherd.errors import ConfigurationError
 from flowherd_supervisor.shell.admin_socket import admin_folder, check_own, find_sockets
 
-WIDTH_OF_A_PIPE = 200  # wide enough that grep sees whole lines
 _TIMEOUT_S = 5.0
 _GLANCE_S = 1.0  # for each of several hosts
 
@@ -66,7 +65,7 @@ def ask(page: str, key: str, *, admin: str | None, pid: int | None) -> tuple[str
             document = {}
     if not isinstance(document, dict) or key not in document:
         sys.stderr.write(
-            f"flowherd: {where}: what answers there ({reply.status_code}) is no flowherd supervisor\n"
+            f"flowherd: {where}: a program that is no flowherd supervisor answers there ({reply.status_code})\n"
         )
         return None
     return reply.text, document

@@ -18,6 +18,7 @@ import msgspec
 
 from flowherd.background import start_thread
 from flowherd.client.bearer_tokens import HostTokens
+from flowherd.counted import counted
 from flowherd.errors import AppImportError, ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.execution.load_app import choose_worker_type, load_app
 from flowherd.exit_codes import Exit
@@ -96,10 +97,10 @@ def _say(finding: Finding) -> None:
 def _sizes(loaded: Loaded) -> Finding:
     plan = plan_of(loaded.settings)
     sources = ", ".join(dict.fromkeys(loaded.origins.values())) or "the defaults alone"
-    kind = "threads" if plan.threads else "processes"
+    kind = "thread" if plan.threads else "process"
     return Finding(
         Weight.FINE,
-        f"settings: {plan.workers} {kind}, {plan.concurrency} slots; from {sources}",
+        f"settings: {counted(plan.workers, kind)}, {counted(plan.concurrency, 'slot')}; from {sources}",
     )
 
 
@@ -135,7 +136,7 @@ def _watched(app_name: str, within_s: float) -> Iterator[None]:
 
     def watch() -> None:
         if not is_over.wait(within_s):
-            stands = f"it stands at {where_main_stands()}"
+            stands = f"it is at {where_main_stands()}"
             text = f"{app_name} is still importing after {within_s:g} s (--boot-timeout): {stands}"
             _say(Finding(Weight.WRONG, text, Exit.BOOT_FAILED))
             sys.stderr.flush()
@@ -195,7 +196,8 @@ def _times(loaded: Loaded) -> Iterator[Finding]:
         )
     if lease < 2:
         yield Finding(
-            Weight.WARNING, f"--default-lease {lease:g}: a lease this short leaves no room for a lost beat"
+            Weight.WARNING,
+            f"--default-lease {lease:g}: a lease this short leaves no room for a lost heartbeat",
         )
     if settings.poll_interval_max < settings.poll_interval:
         yield Finding(Weight.WARNING, "--poll-interval-max is less than --poll-interval: the latter is used")

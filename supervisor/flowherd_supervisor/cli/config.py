@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from pydantic import SecretStr
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flowherd.exit_codes import Exit
 from flowherd.settings.model import Settings
+from flowherd_supervisor.print_text import print_text
 from flowherd_supervisor.shell.plan_from_settings import plan_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 _SIZES = frozenset({"processes", "concurrency"})
-_WIDTH_OF_A_PIPE = 200  # wide enough that grep sees whole lines
 
 
 def show_config(loaded: Loaded, *, as_json: bool) -> int:
@@ -40,7 +39,7 @@ def show_config(loaded: Loaded, *, as_json: bool) -> int:
         automatic = " (auto)" if name in _SIZES and getattr(loaded.settings, name) is None else ""
         value = "-" if row["value"] is None else f"{row['value']}{automatic}"
         table.add_row(name, Text(value), Text(str(row["origin"])))
-    Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE).print(table)
+    print_text(table)
     return Exit.CLEAN
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-ctl_app = App(name="ctl", help="Steer a running host of yours, over its unix socket.")
+ctl_app = App(name="ctl", help="Control a running host of yours, over its unix socket.")
 
 AdminFlag = Annotated[str | None, Parameter(help="unix:PATH of a supervisor")]
 TimeoutFlag = Annotated[float | None, Parameter(help="longest wait in seconds; then exit 1")]
@@ -77,12 +77,15 @@ def cancel(
 @ctl_app.command
 def drain(
     *,
-    wait: Annotated[bool, Parameter(help="wait until the host has ended", negative="")] = False,
+    wait: Annotated[
+        bool,
+        Parameter(help="wait until the host has exited; 0 then, whatever its own exit code", negative=""),
+    ] = False,
     timeout: TimeoutFlag = None,
     admin: AdminFlag = None,
     pid: PidFlag = None,
 ) -> int:
-    """Finish running activities, requeue the rest and end, as TERM does. A second drain changes nothing."""
+    """Finish running activities, requeue the rest and exit, as TERM does. A second drain changes nothing."""
     from flowherd_supervisor.cli import send_order as part  # noqa: PLC0415 - `flowherd --help` needs none of it
 
     return part.drain(part.Where(admin, pid), wait=wait, timeout_s=timeout)

@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flowherd.counted import counted
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exit_codes import Exit
 from flowherd.logs import visible
 from flowherd_supervisor.cli.ask_local_hosts import origin
-from flowherd_supervisor.cli.ask_supervisor import WIDTH_OF_A_PIPE
-from flowherd_supervisor.cli.explain_next import Explained, explained_here, next_of, words_of
+from flowherd_supervisor.cli.explain_next import Explained, explained_here, next_of
+from flowherd_supervisor.cli.status_tables import failure_text
+from flowherd_supervisor.print_text import print_text
 from flowherd_supervisor.testkit.workflow_client import ENDED, NotFound, Workflow, WorkflowClient
 
 if TYPE_CHECKING:
@@ -100,8 +101,7 @@ def explain(question: Question, config: WorkerConfig) -> int:
     if question.as_json:
         sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
     else:
-        width = None if sys.stdout.isatty() else WIDTH_OF_A_PIPE
-        Console(highlight=False, markup=False, width=width).print(*render(document), sep="\n")
+        print_text(*render(document))
     return Exit.CLEAN
 
 
@@ -263,9 +263,9 @@ def render(document: Mapping[str, Any]) -> list[Text | Table]:
     title = f"{document['definition'] or 'workflow'} {document['workflow_id']}: {status}"
     hosts = ", ".join(f"{host['app']}, pid {host['pid']}" for host in document["hosts"])
     lines = [title, f"engine {engine['url']}; on this machine: {hosts or 'no host remembers it'}"]
-    lines += [f"the engine says nothing of it: {engine['error']}"] if engine["error"] else []
+    lines += [f"the engine did not tell: {engine['error']}"] if engine["error"] else []
     if document["left_out"]:
-        lines.append(f"{document['left_out']} older attempts are left out")
+        lines.append(f"{counted(document['left_out'], 'older attempt')} left out")
     parts: list[Text | Table] = [Text("\n".join(map(visible, lines)))]
     if document["events"]:
         parts.append(_table(document["events"]))
@@ -292,8 +292,9 @@ def _table(events: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _description(event: Mapping[str, Any]) -> str:
-    text = _TEXTS[event["event"]].format_map({**event, "words": words_of(event)})
-    return visible(text.removesuffix(": "))
+    text = _TEXTS[event["event"]].format_map({**event, "words": failure_text(event)})
+    where = " in an isolate" if event.get("isolate") else ""
+    return visible(text.removesuffix(": ") + where)
 
 
 def _clock(at: float) -> str:

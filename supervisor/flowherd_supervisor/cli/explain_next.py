@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from flowherd.counted import counted
 from flowherd.leases.engine_watch import OVER, STALLED_AFTER_S
 from flowherd_supervisor.cli.ask_local_hosts import Served, asked_here
 from flowherd_supervisor.cli.status_tables import standstill_lines
@@ -59,13 +60,6 @@ def explained_here(wanted: str, first: str = "", within_s: float = HOST_WITHIN_S
     """Returns what this machine's hosts know of a workflow or activity; activity `first` takes precedence."""
     first = f"&first={quote(first, safe='')}" if first else ""
     return asked_here(f"/api/explain?id={quote(wanted, safe='')}{first}", Explained, within_s)
-
-
-def words_of(event: Mapping[str, Any]) -> str:
-    """Formats a failure as its type, message and code."""
-    kind, code = event.get("type") or "", event.get("code") or ""
-    words = ": ".join(part for part in (kind, event.get("message", "")) if part)
-    return f"{words} ({code})" if code and code != kind else words
 
 
 def retry_in_s(seen: int) -> float:
@@ -216,7 +210,7 @@ def _poller(own: Sequence[Explained]) -> str:
                 f"{name} has not polled for {host.polled_s_ago:.0f} s" + (f" ({causes})" if causes else "")
             )
         else:
-            parts.append(f"{name} polls, with {host.free_slots} free slots")
+            parts.append(f"{name} polls, with {counted(host.free_slots, 'free slot')}")
     return "; ".join(parts)
 
 

@@ -18,14 +18,15 @@ from flowherd.settings.model import Settings
 from flowherd_supervisor.cli.program_name import called_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+_UNIT = "app.service.in"
 _TEMPLATES = {
     "app.py.in": "@NAME@.py",
     "test_app.py.in": "test_@NAME@.py",
     "flowherd.toml.in": "flowherd.toml",
     "pytest.ini.in": "pytest.ini",
-    "app.service.in": "@NAME@.service",
+    _UNIT: "@NAME@.service",
 }
 
 
@@ -57,16 +58,43 @@ def init(folder: Path, name: str) -> int:
         ConfigurationError: the name is not usable for a module, or one of the files exists.
 
     """
-    if not name.isidentifier() or name in sys.stdlib_module_names or name.startswith("flowherd"):
-        raise ConfigurationError(
-            f"--name {name}: should be the name of a module that there is not yet, such as my_app"
-        )
+    _check_name(name)
     made = {
         folder / to.replace("@NAME@", name): _filled(template, folder, name)
         for template, to in _TEMPLATES.items()
     }
+    _write(made, folder, "folder, or --name")
+    where = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
+    sys.stdout.write(f"next: {where}{called_from(folder)} dev {name}:registry\n")
+    return Exit.CLEAN
+
+
+def init_unit(unit: Path, folder: Path, name: str) -> int:
+    """Writes a unit file for systemd alone, for an app that exists.
+
+    Args:
+        unit: the file to write.
+        folder: the app's folder.
+        name: name of the app's module; the unit runs its `registry`.
+
+    Raises:
+        ConfigurationError: the name is not usable for a module, or the file exists.
+
+    """
+    _check_name(name)
+    _write({unit: _filled(_UNIT, folder, name)}, unit.parent, "file")
+    return Exit.CLEAN
+
+
+def _check_name(name: str) -> None:
+    if not name.isidentifier() or name in sys.stdlib_module_names or name.startswith("flowherd"):
+        raise ConfigurationError(f"--name {name}: should be the name of a module of your own, such as my_app")
+
+
+def _write(made: Mapping[Path, str], folder: Path, other: str) -> None:
+    """Writes all files into `folder`, or none if one of them exists, and prints their names."""
     if there := [str(path) for path in made if path.exists()]:
-        raise ConfigurationError(f"{', '.join(there)}: there already; choose another folder, or --name")
+        raise ConfigurationError(f"{', '.join(there)}: there already; choose another {other}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in made.items():
@@ -74,9 +102,6 @@ def init(folder: Path, name: str) -> int:
     except OSError as error:
         raise ConfigurationError(f"{folder}: {error.strerror}") from None
     sys.stdout.write("".join(f"{path}\n" for path in made))
-    where = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
-    sys.stdout.write(f"next: {where}{called_from(folder)} dev {name}:registry\n")
-    return Exit.CLEAN
 
 
 def _filled(template: str, folder: Path, name: str) -> str:

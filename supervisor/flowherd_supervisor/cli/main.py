@@ -59,11 +59,15 @@ def init(
     /,
     *,
     name: Annotated[str, Parameter(help="name of the module")] = "my_app",
+    unit: Annotated[
+        Path | None,
+        Parameter(help="write only this file: a systemd unit for the app in FOLDER", metavar="FILE"),
+    ] = None,
 ) -> int:
     """Write a starter project: app, test, settings, unit file."""
-    from flowherd_supervisor.cli.init import init as part  # noqa: PLC0415 - `flowherd --help` needs none of it
+    from flowherd_supervisor.cli import init as part  # noqa: PLC0415 - `flowherd --help` needs none of it
 
-    return part(folder, name)
+    return part.init(folder, name) if unit is None else part.init_unit(unit, folder, name)
 
 
 @app.command
@@ -105,6 +109,9 @@ def engine(
         str | None, Parameter(help="require tokens; the secret is in KRUXIAFLOW_CLIENT_SECRET")
     ] = None,
     default_lease: Annotated[float, Parameter(help="lease in seconds")] = 60.0,
+    workflow_timeout: Annotated[
+        float, Parameter(help="seconds after which a workflow that has not ended fails")
+    ] = 300.0,
 ) -> int:
     """Run the embedded engine alone, for first use and tests."""
     from flowherd_engine.serve import serve  # noqa: PLC0415 - needs an extra
@@ -119,6 +126,7 @@ def engine(
             client_id=client_id,
             client_secret=secret,
             default_lease_s=default_lease,
+            workflow_timeout_s=workflow_timeout,
         )
     )
 
@@ -170,7 +178,10 @@ def status(
     pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
     json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
 ) -> int:
-    """Show the state of a running host once."""
+    """Show the state of a running host once: processes, activities, what runs and waits, and the last failures.
+
+    Counts are of attempts. CPU% and own MB of a process do not include its isolates.
+    """
     from flowherd_supervisor.cli.status import show_status  # noqa: PLC0415 - as above
 
     return show_status(admin=admin, pid=pid, as_json=json)
@@ -183,7 +194,7 @@ def top(
     pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
     once: Annotated[bool, Parameter(help="one plain table, as into a pipe", negative="")] = False,
 ) -> int:
-    """Show the state of a running host live; keys steer it."""
+    """Show the state of a running host live; keys control it."""
     from flowherd_supervisor.cli.top import top as part  # noqa: PLC0415 - as above
 
     return part(admin=admin, pid=pid, once=once)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from flowherd.exit_codes import Exit
-from flowherd_supervisor.cli.ask_supervisor import WIDTH_OF_A_PIPE
+from flowherd_supervisor.print_text import print_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +27,5 @@ def show(
     if as_json:
         sys.stdout.write(text + "\n")
     else:
-        width = None if sys.stdout.isatty() else WIDTH_OF_A_PIPE
-        Console(highlight=False, width=width).print(*render(document), sep="\n")
+        print_text(*render(document))
     return Exit.CLEAN

@@ -62,8 +62,7 @@ def _idle_s(text: str | None, *, burst: bool) -> float | None:
     try:
         return TypeAdapter(PositiveSeconds).validate_python(text)
     except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        raise ConfigurationError(f"--burst-idle: {message}") from None
+        raise ConfigurationError(f"--burst-idle: {sources.plain(error.errors()[0])}") from None
 
 
 def check(

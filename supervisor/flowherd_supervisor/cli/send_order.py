@@ -99,7 +99,7 @@ def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:
             return code
         give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
         if _ended(client, pidfd, give_up_at):
-            sys.stdout.write("it has ended\n")
+            sys.stdout.write("exited; the exit code is in the last line of its log: ended\n")
             return Exit.CLEAN
     sys.stderr.write(f"flowherd: {where}: still draining after {timeout_s:g} s\n")
     return Exit.INTERNAL
@@ -117,7 +117,7 @@ def _give(client: httpx.Client, where: Where, name: str, body: dict[str, Any]) -
         document = None
     if not isinstance(document, dict) or not {"note", "error"} & document.keys():
         sys.stderr.write(
-            f"flowherd: {where}: what answers there ({reply.status_code}) is no flowherd supervisor\n"
+            f"flowherd: {where}: a program that is no flowherd supervisor answers there ({reply.status_code})\n"
         )
         return Exit.INTERNAL
     if reply.is_success:
@@ -125,7 +125,7 @@ def _give(client: httpx.Client, where: Where, name: str, body: dict[str, Any]) -
         return Exit.CLEAN
     if reply.status_code == httpx.codes.METHOD_NOT_ALLOWED:
         raise ConfigurationError(
-            f"{where}: orders are taken on the unix socket alone: use --pid, on its host"
+            f"{where}: orders are accepted on the unix socket only: use --pid, on the same machine"
         )
     sys.stderr.write(f"flowherd: {host or f'{where}: '}{document['error']}\n")
     return Exit.USAGE if reply.status_code in _REFUSED else Exit.INTERNAL

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from flowherd.counted import counted
 from flowherd.logs import visible
 from flowherd_supervisor.cli.ask_supervisor import ask
 from flowherd_supervisor.cli.print_document import show
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 COLUMNS = ("proc", "pid", "phase", "busy", "done", "failed", "restarts", "CPU%", "own MB", "up")
+ABOUT_PROCESSES = "processes (attempts they reported; CPU% and own MB without isolates)"
+ABOUT_ACTIVITIES = "activities (all attempts; failed includes those whose process died)"
 _WORDS = frozenset({"phase", "activity", "advice"})
 _SEEN = ("running", "waiting", "completed", "failed", "lost")
 SHOWN_NOW, SHOWN_FAILURES = 8, 5  # rows in `flowherd status`; `top` and the page show more
@@ -53,14 +56,15 @@ def render(document: Mapping[str, Any], failures: Sequence[Mapping[str, Any]] = 
     """Renders the status for 80 columns: headline, processes, activities, running attempts, last failures."""
     parts: list[Text | Table] = [
         Text("\n".join(map(visible, headline(document)))),
-        _table(document["children"]),
+        Text(f"\n{ABOUT_PROCESSES}"),
+        table_of(COLUMNS, map(cells, document["children"])),
     ]
     rows = document.get("by_activity", ())
     seen = [row for row in rows if any(row[name] for name in _SEEN)]
     if seen:
-        parts += [Text(), table_of(ACTIVITY_COLUMNS, map(activity_cells, seen))]
+        parts += [Text(f"\n{ABOUT_ACTIVITIES}"), table_of(ACTIVITY_COLUMNS, map(activity_cells, seen))]
     if unseen := len(rows) - len(seen):
-        parts.append(Text(f"and {unseen} activities without any attempts"))
+        parts.append(Text(f"and {counted(unseen, 'activity')} without any attempts"))
     if lines := now_lines(document, SHOWN_NOW):
         parts += [Text(), Text("\n".join(lines))]
     if failures:
@@ -72,23 +76,20 @@ def headline(document: Mapping[str, Any]) -> list[str]:
     """Returns the summary at the top: version, app, engine, counts and stalled processes."""
     engine, sizes, slots = document["engine"], document["processes"], document["concurrency"]
     reach = f"reachable, {engine['rtt_ms']} ms" if engine["reachable"] else "NOT reachable"
-    ready = f"{sizes['ready']} of {sizes['wanted']} processes ready"
-    busy = f"{slots['in_use']} of {slots['total']} slots in use"
+    ready = f"{sizes['ready']} of {counted(sizes['wanted'], 'process')} ready"
+    busy = f"{slots['in_use']} of {counted(slots['total'], 'slot')} in use"
     paused = "" if document.get("polling", True) else ", polling is paused"
     age = f"{document['state']} for {duration(document['uptime_s'])}{paused}"
     return [
         f"flowherd {document['version']}, pid {document['pid']}, {age}",
         *([f"app {document['app']} on host {document.get('host', '')}"] if document.get("app") else []),
         f"engine {engine['url']}: {reach}",
-        f"{ready}, {busy}, {document['restarts']} restarts",
-        ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in document["totals"].items()),
+        f"{ready}, {busy}, {counted(document['restarts'], 'restart')}",
+        "attempts: "
+        + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in document["totals"].items()),
         *lately_line(document),
         *standstill_lines(document.get("children", ())),
     ]
-
-
-def _table(children: list[Mapping[str, Any]]) -> Table:
-    return table_of(COLUMNS, map(cells, children))
 
 
 def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -14,6 +14,7 @@ ACTIVITY_COLUMNS = ("activity", "run", "wait", "done", "failed", "p50", "p95", "
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _NAME_WIDTH = 22
 _MESSAGE_WIDTH = 140  # two lines of a terminal
+_ANY_EXCEPTION = "EXECUTION_ERROR"  # the code of an exception that has none of its own
 OVER = "its outcome is decided, but its handler runs on and keeps a slot"
 _NOW = f"{{:>7}} {{:>4}} {{:<{_NAME_WIDTH}}} {{}}"
 
@@ -118,23 +119,27 @@ def standstill_words(found: Mapping[str, Any]) -> str:
     for_s = duration(found["for_s"])
     if found["is_stopped"]:
         return f"stopped by a signal or a debugger, no sign of life for {for_s}"
-    by = f": {found['name']} keeps it" if found["name"] else ""
-    return f"its loop has stood still for {for_s}{by}" + (f", at {found['at']}" if found["at"] else "")
+    by = f" by {found['name']}" if found["name"] else ""
+    return f"its event loop has been blocked for {for_s}{by}" + (f", at {found['at']}" if found["at"] else "")
 
 
 def failure_lines(failures: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Returns two lines for each failure: time, activity and workflow; then type and message."""
+    """Returns two lines for each failure: time, activity and workflow; then code and message."""
     lines = []
     for one in failures:
         when = time.strftime("%H:%M:%S", time.localtime(one["at"]))
         retried = "" if one["retryable"] else "  for good"
         lines.append(f"{when}  {cut(one['activity'], _NAME_WIDTH)}  {one['workflow_id']}{retried}")
-        message = one["message"].removeprefix(
-            f"{one['type']}: "
-        )  # the message of an exit begins with its type
-        text = cut(f"{one['type']}: {message}", _MESSAGE_WIDTH)
-        lines.append(f"          {text}")
+        lines.append(f"          {cut(failure_text(one), _MESSAGE_WIDTH)}")
     return [visible(line) for line in lines]
+
+
+def failure_text(failure: Mapping[str, Any]) -> str:
+    """Returns the code of a failure, the exception's class where the code does not name the cause, and the message."""
+    code, kind, message = (failure.get(name) or "" for name in ("code", "type", "message"))
+    is_named = kind == code or message.startswith(f"{kind}: ")  # the message of an exit begins with its class
+    parts = (code, "" if is_named or code != _ANY_EXCEPTION else kind, message)
+    return ": ".join(part for part in parts if part)
 
 
 def cut(text: str, width: int) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exit_codes import Exit
 from flowherd.logs import visible
-from flowherd_supervisor.cli.ask_local_hosts import not_taken, served_here
+from flowherd_supervisor.cli.ask_local_hosts import not_taken, served_here, unknown_name
 from flowherd_supervisor.cli.submit_progress import SubmitProgress
 from flowherd_supervisor.testkit.workflow_client import Workflow, WorkflowClient, one_step
 
@@ -88,7 +88,7 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
 
     """
     definitions = _definitions(submission)
-    _check_parameters(submission, config.api_url)
+    _compare_with_hosts(submission, config.api_url)
     secret = config.client_secret.get_secret_value() if config.client_secret else ""
     engine = WorkflowClient(config.api_url, (config.client_id, secret) if config.client_id else None)
     worker_type = submission.worker_type if submission.definition is None else None
@@ -111,19 +111,24 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
     return code
 
 
-def _check_parameters(submission: Submission, api_url: str) -> None:
-    """Compares input names with the parameters that hosts on this machine know; warns if only other hosts know it.
+def _compare_with_hosts(submission: Submission, api_url: str) -> None:
+    """Compares names and inputs with the activities of hosts on this machine.
+
+    Warns if the hosts that serve this engine and worker type do not have the activity, which another machine may have,
+    and if only hosts of others have it without that parameter.
 
     Raises:
         ConfigurationError: a host that serves this engine and worker type has the activity without that parameter.
 
     """
-    if not submission.inputs or submission.definition is not None:
+    if submission.definition is not None:
         return
     hosts = served_here()
     own = [host for host in hosts if host.serves(api_url, submission.worker_type)]
     for name in submission.names:
         knows = any(name in host.activities for host in own)
+        if own and not knows:
+            sys.stderr.write(f"flowherd: warning: {visible(unknown_name(name, own))}\n")
         complaint = not_taken(name, submission.inputs, own if knows else hosts)
         if complaint and knows:
             raise ConfigurationError(complaint)

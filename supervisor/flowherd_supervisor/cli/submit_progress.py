@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from flowherd.logs import visible
 from flowherd_supervisor.cli.ask_local_hosts import served_here
-from flowherd_supervisor.cli.explain_next import RETRIES, explained_here, retry_in_s, words_of
+from flowherd_supervisor.cli.explain_next import RETRIES, explained_here, retry_in_s
+from flowherd_supervisor.cli.status_tables import failure_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -108,7 +109,7 @@ def _failed_attempts(host: Explained) -> Iterator[tuple[str, str]]:
     for event in host.events:
         attempt = event["activity_id"], event["seen"]
         if event.get("code"):
-            words[attempt] = words_of(event)
+            words[attempt] = failure_text(event)
         elif attempt in words and event["event"] in RETRIES:
             again = ", and not again"
             if event["event"] == "requeued":

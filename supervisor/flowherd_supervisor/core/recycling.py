@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flowherd.counted import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -44,7 +46,7 @@ def used_up(wear: Wear, plan: Plan, chance: float) -> Iterator[str]:
     """
     spread = 0.9 + 0.2 * chance
     if plan.max_tasks_per_child and wear.done >= plan.max_tasks_per_child * spread:
-        yield f"{wear.done} activities"
+        yield counted(wear.done, "activity")
     for detached, limit in wear.slots:
         if detached and detached >= limit:
             yield f"all {detached} slots are held by handlers that do not end"

@@ -84,7 +84,8 @@ def boot_failed(transition: Transition, process: ProcessState, event: events.Boo
     """Stops the host if no worker was ever ready, since the app is bad; later it counts as a short end."""
     if process.phase is not Phase.STARTING:
         return  # already given up, such as after a sibling's failure, whose traceback is logged
-    transition.note("boot_failed", Level.ERROR, event.report, process=process.number, reason=event.message)
+    fields = {"process": process.number, "code": event.code, "reason": event.message}
+    transition.note("boot_failed", Level.ERROR, event.report, **fields)
     if not transition.state.ever_ready or process.number == KEEPER:
         stops.begin_release(transition, Code(event.code) if event.code in BOOT_CODES else Code.BOOT_FAILED)
 

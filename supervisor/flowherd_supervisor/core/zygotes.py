@@ -101,7 +101,9 @@ def _boot_failed(transition: Transition, process: ProcessState, event: events.Bo
     """Stops the host if no worker was ever ready, since the app is bad; later the old version stays."""
     is_reload = transition.state.zygotes.reloading
     if not transition.state.ever_ready:
-        transition.note("boot_failed", Level.ERROR, event.report, process=ZYGOTE, reason=event.message)
+        transition.note(
+            "boot_failed", Level.ERROR, event.report, process=ZYGOTE, code=event.code, reason=event.message
+        )
         stops.begin_release(transition, Code(event.code) if event.code in BOOT_CODES else Code.BOOT_FAILED)
     elif is_reload:
         reload_on_hup.failed(transition, event.message, event.report)

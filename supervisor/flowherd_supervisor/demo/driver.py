@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from rich.console import Console
-
+from flowherd.counted import counted
 from flowherd.errors import ConfigurationError, EngineError
 from flowherd_supervisor.demo import app
 from flowherd_supervisor.demo.report import Report, Result, Screen, document, summary
+from flowherd_supervisor.print_text import print_text
 from flowherd_supervisor.processes.cpus import usable_cpus
 from flowherd_supervisor.processes.prctl import die_with_parent
 from flowherd_supervisor.require_engine_extra import require_engine
@@ -70,7 +70,7 @@ def run_demo(
         if as_json:
             os.write(1, (json.dumps(document(report)) + "\n").encode())
         else:
-            Console().print(summary(report))
+            print_text(summary(report))
         return 0 if report.good else 1
 
     return run_session("demo", work)
@@ -243,7 +243,7 @@ class Phase:
         self._work = work
         self._processes = processes
         self._chaos = chaos
-        title = "on 1 process" if processes == 1 else f"on {processes} processes"
+        title = f"on {counted(processes, 'process')}"
         self._stage = session.screen.stage(title, len(work.parts))
         self._journal = session.new_folder() / "journal"
 

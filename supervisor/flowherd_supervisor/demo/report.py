@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from flowherd.counted import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from types import TracebackType
@@ -45,9 +47,10 @@ class Screen:
         )
 
     def say(self, *lines: str) -> None:
-        """Prints lines of plain text, the first one bold."""
+        """Prints lines of plain text, the first one bold; only a terminal has them wrapped."""
         for number, line in enumerate(lines):
-            self.console.print(Text(line, style="" if number else "bold"))
+            style = "" if number else "bold"
+            self.console.print(Text(line, style=style), soft_wrap=not self.console.is_terminal)
 
     def stage(self, title: str, total: int) -> Stage:
         """Begins a stage with its own bar."""
@@ -204,9 +207,7 @@ def _table(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("")
     for phase in phases:
-        table.add_column(
-            "1 process" if phase.processes == 1 else f"{phase.processes} processes", justify="right"
-        )
+        table.add_column(counted(phase.processes, "process"), justify="right")
 
     def row(name: str, cells: list[str], style: str = "") -> None:
         table.add_row(name, *cells, style=style)
@@ -251,7 +252,8 @@ def _discoveries(answer: dict[str, Any]) -> list[str]:
         _, first, second = answer["closest_pairs"][0]
         more = answer["near_duplicates"] - 1
         lines.append(
-            f"Near-duplicates: {first} and {second}" + (f", and {more} pairs more." if more else ".")
+            f"Near-duplicates: {first} and {second}"
+            + (f", and {counted(more, 'more pair')}." if more else ".")
         )
     if signatures := answer.get("signatures"):
         table = f"{signatures['functions']:,} signatures, {signatures['bytes'] / 1e6:.1f} MB"

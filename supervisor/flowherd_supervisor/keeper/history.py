@@ -225,7 +225,8 @@ def _events_so_far(segment: Segment, record: Record) -> Iterator[dict[str, Any]]
     common = _common(record, segment.get(Cell.PROCESS))
     yield {**common, "event": "claimed", "at": record.claimed_at, "lease_s": record.lease_s}
     if record.started_at:
-        yield {**common, "event": "begun", "at": record.started_at, "limit_s": record.limit_s}
+        begun = {"event": "begun", "at": record.started_at, "limit_s": record.limit_s}
+        yield {**common, **begun, "isolate": record.is_isolated}
     if (beat_at := segment.last_ok(record.index, record.sequence)) > record.claimed_at:
         yield {**common, "event": "beat", "at": beat_at}
 
@@ -235,7 +236,7 @@ def _events_of(one: EndedAttempt) -> Iterator[dict[str, Any]]:
     common = _common(one, one.process)
     yield {**common, "event": "claimed", "at": one.claimed_at}
     if one.begun_at:
-        yield {**common, "event": "begun", "at": one.begun_at}
+        yield {**common, "event": "begun", "at": one.begun_at, "isolate": one.is_isolated}
     if one.beat_at > one.claimed_at:
         yield {**common, "event": "beat", "at": one.beat_at}
     words = {"code": one.code, "type": one.kind or one.code, "message": one.message}

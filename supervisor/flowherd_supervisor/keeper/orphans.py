@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -89,20 +90,20 @@ def limit_the_keeper() -> None:
 
 
 async def _kill_group(pid: int, pidfd: int) -> None:
-    """Kills an isolate's process group while its id cannot have been reused.
+    """Kills an isolate and its process group while its id cannot have been reused.
 
     Since Linux 6.9 the kernel finds the group by the pidfd, even after the isolate's exit. Before that the group's id
     is needed, which may be reused after the exit. So the isolate is stopped first: a stopped process does not exit by
-    itself.
+    itself. A handler can have taken it to another group.
     """
     try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL, None, _PROCESS_GROUP)
-    except ProcessLookupError:
-        return  # the group is empty
+        with contextlib.suppress(ProcessLookupError):  # the group is empty
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL, None, _PROCESS_GROUP)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
         await kill_stopped_group(pid, pidfd)
+    _signal(pidfd, signal.SIGKILL)
 
 
 async def kill_stopped_group(pid: int, pidfd: int) -> None:
@@ -110,8 +111,9 @@ async def kill_stopped_group(pid: int, pidfd: int) -> None:
     give_up_at = time.monotonic() + DEAD_WITHIN_S
     while _signal(pidfd, signal.SIGSTOP) and time.monotonic() < give_up_at:
         if _stands(pid):
-            os.killpg(pid, signal.SIGKILL)
-            return
+            with contextlib.suppress(ProcessLookupError):  # it has left its group
+                os.killpg(pid, signal.SIGKILL)
+            break
         await asyncio.sleep(_LOOK_EVERY_S)
     _signal(pidfd, signal.SIGKILL)
 

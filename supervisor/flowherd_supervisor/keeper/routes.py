@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from flowherd.counted import counted
 from flowherd.leases.cancellation import NotCancelled
 from flowherd.link.link import LinkClosed
 from flowherd.link.messages import Asked
@@ -52,7 +53,7 @@ _ACCEPTED = {
     "reload": "replacing every process, one after the other",
     "drain": "draining: running activities may end, the rest is requeued",
     "quiet": "polling pauses; running activities go on",
-    "resume": "polling goes on",
+    "resume": "polling resumes",
 }
 # Resources from this host only, no inline script or style, no embedding in frames.
 _POLICY = (
@@ -116,7 +117,7 @@ class Routes:
         if (reason := access_check.refusal(headers, self._own_names, may_be_linked=is_page)) is not None:
             await _send(send, Reply.json(403, {"error": reason}))
         elif scope["method"] not in GET:
-            text = "GET only: orders are taken on the unix socket, see flowherd ctl --pid"
+            text = "GET only: orders are accepted on the unix socket, see flowherd ctl --pid"
             await _send(
                 send, Reply(405, msgspec.json.encode({"error": text}), headers=[(b"allow", b"GET, HEAD")])
             )
@@ -278,9 +279,9 @@ def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
     if order == "scale":
         return _scale(body, told)
     if order in _ALREADY and told.polling is _ALREADY[order]:
-        return Answer(200, "polling goes on already" if told.polling else "polling is paused already")
+        return Answer(200, "polling is on already" if told.polling else "polling is paused already")
     kept = order == "reload" and told.configured not in {0, told.wanted}
-    scaled = f"; the {told.wanted} processes that were scaled to stay" if kept else ""
+    scaled = f"; the number of processes stays {told.wanted}, as scaled" if kept else ""
     return Answer(202, _ACCEPTED[order] + scaled, Asked(order))
 
 
@@ -295,8 +296,8 @@ def _scale(body: bytes, told: SupervisorState) -> Answer:
         )
         return Answer(422, f"{wanted} processes are not possible: 1 to {told.most} are ({why})")
     if wanted == told.wanted:
-        return Answer(200, f"there are {wanted} processes already")
-    return Answer(202, f"scaling from {told.wanted} to {wanted} processes", Asked("scale", wanted))
+        return Answer(200, f"{counted(wanted, 'process')} already")
+    return Answer(202, f"scaling from {told.wanted} to {counted(wanted, 'process')}", Asked("scale", wanted))
 
 
 def _page_files() -> dict[str, tuple[bytes, str]]:

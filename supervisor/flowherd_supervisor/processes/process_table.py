@@ -221,10 +221,10 @@ class Processes:
         return next((i for i in self._isolates.values() if (i.index, i.incarnation, i.key) == names), None)
 
     def kill_group(self, isolate: IsolateHandle) -> None:
-        """Sends SIGKILL to the isolate's process group."""
+        """Sends SIGKILL to the isolate and its process group."""
         assert isolate.pid in self._isolates, isolate
         self._is_killed_by_us(isolate.pid)
-        _signal_group(isolate.pid, signal.SIGKILL)
+        _kill_with_programs(isolate.pid)
 
     def kill(self, handle: Handle) -> None:
         """Sends SIGKILL; a handle in the table is not reaped, so its pid is not reused (faults.md P11)."""
@@ -246,7 +246,7 @@ class Processes:
             while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
                 pid = dead.si_pid
                 if pid in self._isolates:
-                    _signal_group(pid, signal.SIGKILL)
+                    _kill_with_programs(pid)
                 status = os.waitpid(pid, 0)[1]  # from here on only this table knows of it
                 status = contained(partial(self._annotated, pid, status), status)
                 child = self._handles.pop(pid, None) or self._isolates.pop(pid, None)
@@ -299,9 +299,11 @@ def _pidfd(pid: int) -> int:
         raise
 
 
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(OSError):  # the rest of it belongs to another user
-        os.killpg(pid, number)
+def _kill_with_programs(pid: int) -> None:
+    """Sends SIGKILL to an isolate that is not reaped, and to its group: a handler can have taken it to another one."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(OSError):  # what is left belongs to another user
+            kill(pid, signal.SIGKILL)
 
 
 def is_exiting(pid: int) -> bool:

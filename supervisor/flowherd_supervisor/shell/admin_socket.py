@@ -57,7 +57,7 @@ def check_own(path: Path) -> None:
         return  # nothing there: connecting reports the error
     if folder.st_uid not in {os.getuid(), _ROOT} or own.st_uid != os.getuid():
         owner = own.st_uid if own.st_uid != os.getuid() else folder.st_uid
-        raise ConfigurationError(f"{path} belongs to user {owner}: a host is steered by the user who runs it")
+        raise ConfigurationError(f"{path} belongs to user {owner}: only the user who runs a host controls it")
     if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX:
         raise ConfigurationError(f"{path.parent} can be written to by others: chmod go-w {path.parent}")
 

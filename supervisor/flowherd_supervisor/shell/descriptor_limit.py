@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 
+from flowherd.counted import counted
 from flowherd.errors import ConfigurationError
 
 _OF_A_PROCESS = 3  # per process, in the supervisor: link, pidfd, file for its stacks
@@ -39,7 +40,7 @@ def reserve_descriptors(processes: int, shared: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if needed > hard:
         raise ConfigurationError(
-            f"{processes} processes need {needed} open files, and at most {hard} are allowed: "
+            f"{counted(processes, 'process')} would need {needed} open files, and at most {hard} are allowed: "
             "raise the limit (ulimit -n), or start fewer processes"
         )
     if needed > soft:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from flowherd.counted import counted
 from flowherd.exit_codes import Exit
 from flowherd.wait_status import describe_status
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE
@@ -41,15 +43,16 @@ def reason_of(note: Note) -> str:
             place = f": {fields['at']}" if "at" in fields else ""
             return f"not ready within {fields['after_s']:g} s (--boot-timeout){place}"
         case "crash_loop":
-            return f"{fields['short_ends']} short ends within {fields['window_s']:g} s (--max-restarts)"
+            return f"{counted(fields['short_ends'], 'short end')} within {fields['window_s']:g} s (--max-restarts)"
         case _:
             return ""
 
 
 def say_end(code: int, reason: str) -> None:
-    """Writes the last line of the log of a host that has given up."""
-    if code in _GIVEN_UP:
-        log.error("ended", code=int(code), reason=reason)
+    """Writes the last line of a host's log, with its exit code."""
+    reason = reason or _REASONS.get(Exit(code), "")
+    levels = {Exit.CLEAN: logging.INFO, Exit.RELEASED: logging.WARNING}
+    log.log(levels.get(Exit(code), logging.ERROR), "ended", code=int(code), reason=reason)
 
 
 def _write(text: str) -> None:
@@ -59,7 +62,10 @@ def _write(text: str) -> None:
         sys.stderr.flush()
 
 
-_GIVEN_UP = {Exit.USAGE, Exit.BOOT_FAILED, Exit.CREDENTIALS_REFUSED, Exit.CRASH_LOOP}
+_REASONS = {
+    Exit.CLEAN: "all work was reported or requeued in time",
+    Exit.RELEASED: "some activities did not end in time: they were requeued or killed",
+}
 _LEVELS = {"info": 20, "warning": 30, "error": 40}
 
 
@@ -102,8 +108,8 @@ class Banner:
 
     def say(self, style: str) -> None:
         """Writes a few aligned lines in text mode, one record in JSON mode."""
+        versions = {"version": self.version, "python": platform.python_version(), "pid": os.getpid()}
         facts = {
-            "version": f"{self.version}, Python {platform.python_version()}, pid {os.getpid()}",
             "app": self.app,
             "engine": self.api_url,
             "worker": f"{self.worker_type} as {self.worker_id}",
@@ -114,14 +120,15 @@ class Banner:
         }
         facts = {name: fact for name, fact in facts.items() if fact}
         if style == "json":
-            log.info("starting", **facts)
+            log.info("starting", **versions, **facts)
             return
+        facts = {"version": "{version}, Python {python}, pid {pid}".format_map(versions), **facts}
         width = max(map(len, facts))
         lines = [f"  {name:<{width}}  {fact}" for name, fact in facts.items()]
         _write("\n".join(["flowherd", *lines, ""]))
 
     def _processes(self) -> str:
-        of_cpus = f"of {self.usable_cpus} usable CPUs"
+        of_cpus = f"of {counted(self.usable_cpus, 'usable CPU')}"
         if not self.threads:
             return f"{len(self.shares)} {of_cpus}"
         return f"{len(self.shares)} as threads of one, {of_cpus}: what ends one thread ends all"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.counted import counted
 from flowherd.ledger import Cell, Claim, Clock, Life
 from flowherd.link import messages
 from flowherd.link.link import LinkClosed
@@ -150,11 +151,13 @@ class Notifier:
         return self._beat_at - now if self._service_manager.beat_every_s < inf else inf
 
     def _tell_service_manager(self, state: State) -> None:
-        status = f"STATUS={state.ready} of {state.plan.processes} processes ready"
+        status = f"STATUS={state.ready} of {counted(state.plan.processes, 'process')} ready"
         if state.mode is not Mode.SERVING:
             self._service_manager.say("STOPPING=1", f"STATUS={state.mode.value}")
         elif state.rolling:
-            self._service_manager.say("RELOADING=1", f"STATUS=replacing {len(state.rolling)} processes")
+            self._service_manager.say(
+                "RELOADING=1", f"STATUS=replacing {counted(len(state.rolling), 'process')}"
+            )
         elif state.ready >= state.plan.processes:
             self._service_manager.say("READY=1", status)
         else:

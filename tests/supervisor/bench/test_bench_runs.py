@@ -76,7 +76,7 @@ def test_a_disturbed_run_counts_only_where_there_is_no_calm_one() -> None:
     calm, disturbed = replace(RUN, others_cpu=0.3), replace(RUN, others_cpu=0.31, activities_per_s=5.0)
     [curve] = curves([disturbed, calm, disturbed], 2)
     assert (curve.points[0].median, curve.points[0].least, curve.points[0].left_out) == (20.0, 20.0, 2)
-    assert "2 runs were left out" in " ".join(doubts([curve], cpus=2))
+    assert "2 runs left out" in " ".join(doubts([curve], cpus=2))
     [curve] = curves([disturbed, disturbed], 2)
     assert (curve.points[0].median, curve.points[0].left_out) == (5.0, 0)
 

@@ -113,7 +113,7 @@ def test_an_import_that_hangs_is_reported_with_its_current_line(folder: Path) ->
     first, *_, last = [line.strip() for line in done.stdout.splitlines()]
     assert first.startswith("ok  settings: ")
     place = f"{folder}/slow_app.py:4 connect"
-    assert last == f"wrong  slow_app is still importing after 1 s (--boot-timeout): it stands at {place}"
+    assert last == f"wrong  slow_app is still importing after 1 s (--boot-timeout): it is at {place}"
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_what_cannot_be_a_command_exits_2(capsys: pytest.CaptureFixture[str], wo
     [
         (["--burst-idle", "2"], "flowherd: --burst-idle: says when --burst ends: add --burst\n"),
         (["--burst", "--burst-idle", "soon"], "flowherd: --burst-idle: should be seconds, or a number with "),
-        (["--burst", "--burst-idle", "0"], "flowherd: --burst-idle: should be greater than 0\n"),
+        (["--burst", "--burst-idle", "0"], "flowherd: --burst-idle: should be more than 0\n"),
     ],
 )
 def test_an_idle_time_that_is_none_is_named(
@@ -170,7 +170,7 @@ def test_the_supervisor_binary_runs_an_app_without_the_word_run(
 ) -> None:
     """`flowherd-supervisor APP -p N` = `flowherd run APP -p N`."""
     assert call_supervisor(monkeypatch, *words) == 2
-    assert capsys.readouterr().err.startswith("flowherd: --processes: should be greater than or equal to 1")
+    assert capsys.readouterr().err.startswith("flowherd: --processes: should be at least 1")
 
 
 def test_the_supervisor_binary_knows_all_other_commands(

@@ -183,17 +183,13 @@ FAULTS = [
         "there is no such folder",
         words="--app-dir nowhere",
     ),
-    Fault(
-        "more processes than there can be", 2, "--processes", "less than or equal to 1024", words="-p 2000"
-    ),
-    Fault(
-        "more slots than there can be", 2, "--concurrency", "less than or equal to 100000", words="-c 200000"
-    ),
+    Fault("more processes than there can be", 2, "--processes", "at most 1024", words="-p 2000"),
+    Fault("more slots than there can be", 2, "--concurrency", "at most 100000", words="-c 200000"),
     Fault(
         "replies without bound",
         2,
         "--max-reply-mb",
-        "less than or equal to 4096",
+        "at most 4096",
         words="--max-reply-mb 99999",
     ),
     Fault(
@@ -222,7 +218,7 @@ FAULTS = [
         "a lease without room",
         0,
         "--default-lease 1",
-        "leaves no room for a lost beat",
+        "leaves no room for a lost heartbeat",
         words="--default-lease 1",
     ),
     Fault(

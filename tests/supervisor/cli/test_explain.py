@@ -77,6 +77,20 @@ def test_without_a_host_the_engines_reply_is_shown(explain: Explain) -> None:
     )
 
 
+def test_an_attempt_in_an_isolate_is_shown_as_one(explain: Explain, a_host: ScriptedServer) -> None:
+    """The second attempt after a crash runs alone, and a reader wonders why its process is idle."""
+    common = {"activity_id": "a-1", "key": "add", "name": "sum", "process": 0}
+    events = [
+        {"at": 1.5, "event": "begun", "seen": 1, "isolate": False, **common},
+        {"at": 2.5, "event": "begun", "seen": 2, "isolate": True, **common},
+    ]
+    a_host.replies["/api/explain?id=w-1"] = Reply(200, msgspec.to_builtins(host(events=events)))
+    lines = explain("w-1")[1].splitlines()
+    assert [line.partition("add ")[2].strip() for line in lines[2:4]] == [
+        "its handler began", "its handler began in an isolate",
+    ]  # fmt: skip
+
+
 def test_json_is_one_document(explain: Explain) -> None:
     code, out, _ = explain("w-1", "--json")
     document = json.loads(out)
@@ -164,7 +178,7 @@ def test_the_engine_of_the_host_that_knows_the_workflow_is_asked_unnamed(
         assert code == 0
         assert out.splitlines()[0] == "sums w-1: failed"
         assert "process 0 add" in out
-        assert "failed: ValueError: no such size (X)" in out
+        assert "failed: X: no such size" in out
     assert [request.path for request in a_host.seen] == ["/api/explain?id=w-1", "/api/explain?id=a-1"]
 
 
@@ -178,8 +192,8 @@ def test_the_configured_secret_is_shown_to_the_configured_engine_alone(
     engine.replies[FLOW] = Reply(401, "")
     code, out, _ = explain("w-1", url="")
     assert code == 0
-    assert "the engine says nothing of it: GET /api/v1/workflows/w-1: status 401" in out
-    assert "ValueError: no such size" in out
+    assert "the engine did not tell: GET /api/v1/workflows/w-1: status 401" in out
+    assert "failed: X: no such size" in out
     assert a_host.seen
     assert [request.path for request in engine.seen] == [FLOW]
     assert "authorization" not in engine.seen[0].headers
@@ -198,7 +212,7 @@ def test_nothing_of_a_message_is_taken_for_markup_or_control() -> None:
     console = Console(file=io.StringIO(), width=80, markup=False)
     console.print(*render(document), sep="\n")
     shown = console.file.getvalue()
-    assert "failed: ValueError: [bold]" in shown
+    assert "failed: EXECUTION_ERROR: ValueError: [bold]" in shown
     assert "\x1b" not in shown
     assert max(map(len, shown.splitlines())) <= 80
 

@@ -101,7 +101,7 @@ def test_an_activity_unknown_to_hosts_waits_for_a_poll_by_the_listed_hosts(
 
 def test_a_stalled_process_is_the_reason_why_nothing_ends_and_no_poll_is_sent() -> None:
     one = {"process": 2, "for_s": 12.4, "is_stopped": False, "name": "resize", "at": "/app/a.py:7"}
-    cause = "process 2: its loop has stood still for 12s: resize keeps it, at /app/a.py:7"
+    cause = "process 2: its event loop has been blocked for 12s by resize, at /app/a.py:7"
     holder = host(present=[present("running", limit_s=300.0)], standstills=[one])
     said = next_of(running(), [holder], [holder], NOW)
     assert said.endswith(f"is stopped at its limit in 288 s. But {cause}.")

@@ -14,7 +14,7 @@ from deploy_kit import run_tool
 from flowherd.errors import ConfigurationError
 from flowherd.settings import sources
 from flowherd.settings.model import ActivitySettings, Settings
-from flowherd_supervisor.cli.init import init
+from flowherd_supervisor.cli.init import init, init_unit
 from flowherd_supervisor.cli.program_name import called_from
 
 ROOT = Path(__file__).parents[3]
@@ -82,6 +82,22 @@ def test_its_unit_is_one_that_systemd_takes(project: Path) -> None:
     assert "run shop_app:registry\n" in text
     assert "@" not in text
     assert run_tool("systemd-analyze", "verify", unit).strip() == ""
+
+
+def test_a_unit_can_be_had_alone_for_an_app_that_exists(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a starter project to delete again."""
+    (folder / "orders.py").write_text("registry = None\n")
+    unit = folder / "orders-eu.service"
+    assert init_unit(unit, folder, "orders") == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["orders-eu.service", "orders.py"]
+    assert f"WorkingDirectory={folder}\n" in unit.read_text()
+    assert "run orders:registry\n" in unit.read_text()
+    assert capsys.readouterr().out == f"{unit}\n"
+    assert run_tool("systemd-analyze", "verify", unit).strip() == ""
+    with pytest.raises(ConfigurationError, match=r"orders-eu\.service: there already; choose another file"):
+        init_unit(unit, folder, "orders")
 
 
 def test_a_path_that_systemd_would_misread_is_written_for_it(folder: Path) -> None:

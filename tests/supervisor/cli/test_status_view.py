@@ -66,30 +66,32 @@ def test_a_snapshot_fits_80_columns_and_holds_what_matters() -> None:
         "flowherd 0.1.0, pid 4710, running for 12s",
         "app shop:registry on host worker-3",
         "engine http://engine:8080: reachable, 3.1 ms",
-        "3 of 4 processes ready, 7 of 16 slots in use, 1 restarts",
-        "claimed 20, completed 17, failed 3, lost 0, settled after crash 1",
+        "3 of 4 processes ready, 7 of 16 slots in use, 1 restart",
+        "attempts: 20 claimed, 17 completed, 3 failed, 0 lost, 1 settled after crash",
         "last 15m00s: 12.3/s done, 0.050/s failed, run time p50 8ms, p95 2.0s",
     ]
-    assert " ".join(lines[6].split()) == "proc pid phase busy done failed restarts CPU% own MB up"
-    assert lines[7].split() == ["0", "4711", "running", "2/4", "17", "3", "1", "97.0", "4.1", "12s"]
-    assert lines[8].split() == ["1", "4711", "starting", "2/4", "17", "3", "1", "-", "-", "12s"]
-    assert lines[10].split() == ["activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice"]
-    assert lines[11].split() == ["resize", "2", "0", "17", "3", "8ms", "2.0s", "97", "async→process"]
-    assert lines[12].split()[-1] == "unknown"
-    assert [line.split(maxsplit=3) for line in lines[14:18]] == [
+    assert lines[7] == "processes (attempts they reported; CPU% and own MB without isolates)"
+    assert " ".join(lines[8].split()) == "proc pid phase busy done failed restarts CPU% own MB up"
+    assert lines[9].split() == ["0", "4711", "running", "2/4", "17", "3", "1", "97.0", "4.1", "12s"]
+    assert lines[10].split() == ["1", "4711", "starting", "2/4", "17", "3", "1", "-", "-", "12s"]
+    assert lines[12] == "activities (all attempts; failed includes those whose process died)"
+    assert lines[13].split() == ["activity", "run", "wait", "done", "failed", "p50", "p95", "CPU%", "advice"]
+    assert lines[14].split() == ["resize", "2", "0", "17", "3", "8ms", "2.0s", "97", "async→process"]
+    assert lines[15].split()[-1] == "unknown"
+    assert [line.split(maxsplit=3) for line in lines[17:21]] == [
         ["for", "proc", "activity", "workflow"],
         ["3m20s", "0", "resize", FLOW],
         ["3m20s", "1", "resize", FLOW],
         ["3s", "0", "crop", FLOW],
     ]
-    assert lines[18] == "             waits for a slot"
+    assert lines[21] == "             waits for a slot"
     when = time.strftime("%H:%M:%S", time.localtime(FAILURE["at"]))
-    assert lines[22:] == [
+    assert lines[25:] == [
         "last failures",
         f"{when}  resize  {FLOW}",
-        "          ValueError: no such size",
+        "          EXECUTION_ERROR: ValueError: no such size",
         f"{when}  resize  {FLOW}  for good",
-        "          ValueError: no such size",
+        "          EXECUTION_ERROR: ValueError: no such size",
     ]
     assert max(map(len, lines)) <= 80
 
@@ -102,7 +104,7 @@ def test_a_status_without_activities_is_shown_too() -> None:
     }
     idle = {name: value for name, value in CHILD.items() if name not in {"activities", "waiting"}}
     lines = shown(bare | {"children": [idle]})
-    assert len(lines) == 6
+    assert len(lines) == 8
     assert lines[1].startswith("engine ")
 
 
@@ -120,8 +122,8 @@ def test_nothing_is_cut_at_80_columns_after_a_long_life() -> None:
     )
     assert max(map(len, lines)) <= 80
     values = ["63", "4194304", "starting", "128/128", "12345678", "123456", "1234", "100", "12346", "30d00h"]
-    assert lines[7].split() == values
-    assert lines[10].split() == [
+    assert lines[9].split() == values
+    assert lines[13].split() == [
         "images.resi…nd_crop.v2", "128", "100", "12345678", "123456", "16.0s", ">16s", "100", "async→process",
     ]  # fmt: skip
 
@@ -131,9 +133,9 @@ def test_unused_activities_are_counted_and_take_no_lines() -> None:
     idle = dict.fromkeys(("running", "waiting", "completed", "failed", "lost", "ran"), 0)
     idle |= {"run_ms_p50": None, "run_ms_p95": None}
     lines = shown(DOCUMENT | {"by_activity": [RESIZE, RESIZE | idle, RESIZE | idle | {"failed": 1}]})
-    assert lines[11].split()[:2] == ["resize", "2"]
-    assert lines[12].split()[:7] == ["resize", "0", "0", "0", "1", "-", "-"], "it could not begin"
-    assert lines[13] == "and 1 activities without any attempts"
+    assert lines[14].split()[:2] == ["resize", "2"]
+    assert lines[15].split()[:7] == ["resize", "0", "0", "0", "1", "-", "-"], "it could not begin"
+    assert lines[16] == "and 1 activity without any attempts"
 
 
 @pytest.mark.parametrize(
@@ -163,19 +165,26 @@ def test_of_many_that_run_the_oldest_are_shown_and_the_others_counted() -> None:
 def test_no_message_of_a_failure_reaches_the_terminal_as_more_than_text() -> None:
     """Faults S6: it is a user's text."""
     lines = shown(DOCUMENT, failures=[FAILURE | {"message": "[bold]\x1b[31m\n"}])
-    assert lines[-1] == r"          ValueError: [bold]\x1b[31m\n"
+    assert lines[-1] == r"          EXECUTION_ERROR: ValueError: [bold]\x1b[31m\n"
 
 
 def test_a_long_message_of_a_failure_is_cut_to_two_lines() -> None:
     lines = shown(DOCUMENT, failures=[FAILURE | {"message": "no such size: " + "wide " * 1000 + "px"}])
-    assert lines[-2].startswith("          ValueError: no such size: wide")
+    assert lines[-2].startswith("          EXECUTION_ERROR: ValueError: no such size: wide")
     assert lines[-1].endswith(" px")
 
 
 def test_the_name_of_an_exit_is_shown_once() -> None:
     """Its message already begins with it."""
     lines = shown(DOCUMENT, failures=[FAILURE | {"type": "SystemExit", "message": "SystemExit: 3"}])
-    assert lines[-1] == "          SystemExit: 3"
+    assert lines[-1] == "          EXECUTION_ERROR: SystemExit: 3"
+
+
+@pytest.mark.parametrize("code", ["INVALID_PARAMETERS", "OUT_OF_STOCK"])
+def test_a_failure_with_a_code_of_its_own_is_shown_by_that_code(code: str) -> None:
+    """A workflow and the table of error codes know it by the code, not by the class that was raised."""
+    failure = FAILURE | {"code": code, "type": "InvalidParameters", "message": "size: Field required"}
+    assert shown(DOCUMENT, failures=[failure])[-1] == f"          {code}: size: Field required"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +192,7 @@ def test_the_name_of_an_exit_is_shown_once() -> None:
 )
 def test_ages_have_two_units_at_most(seconds: float, text: str) -> None:
     """They must stay short however old a process gets."""
-    assert shown(DOCUMENT | {"children": [CHILD | {"uptime_s": seconds}]})[7].split()[-1] == text
+    assert shown(DOCUMENT | {"children": [CHILD | {"uptime_s": seconds}]})[9].split()[-1] == text
 
 
 def test_an_engine_that_does_not_answer_is_shown_in_capitals() -> None:
@@ -207,13 +216,23 @@ def test_json_is_the_document_as_it_was_served(
     assert json.loads(capsys.readouterr().out) == DOCUMENT
 
 
+def test_in_a_pipe_no_line_has_blanks_at_its_end(
+    serve: Callable[[int, bytes], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They show in what is pasted into a page or compared with a file."""
+    assert show_status(admin=serve(200, json.dumps(DOCUMENT).encode()), pid=None, as_json=False) == Exit.CLEAN
+    lines = capsys.readouterr().out.split("\n")
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert len(lines) > 20
+
+
 def test_in_a_pipe_no_column_is_cut(
     serve: Callable[[int, bytes], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`flowherd status | grep` must find a whole row."""
     big = DOCUMENT | {"children": [CHILD | {"completed": 10**12, "pid": 4_194_304, "uptime_s": 10**7}]}
     assert show_status(admin=serve(200, json.dumps(big).encode()), pid=None, as_json=False) == Exit.CLEAN
-    assert "4194304" in (row := capsys.readouterr().out.splitlines()[7])
+    assert "4194304" in (row := capsys.readouterr().out.splitlines()[9])
     assert "1000000000000" in row
 
 
@@ -304,9 +323,9 @@ STANDS = {"for_s": 72.4, "is_stopped": False, "name": "", "at": ""}
     [
         (
             {"name": "resize", "at": "/app/a\x1b.py:7"},
-            "its loop has stood still for 1m12s: resize keeps it, at /app/a\\x1b.py:7",
+            "its event loop has been blocked for 1m12s by resize, at /app/a\\x1b.py:7",
         ),
-        ({}, "its loop has stood still for 1m12s"),
+        ({}, "its event loop has been blocked for 1m12s"),
         ({"is_stopped": True}, "stopped by a signal or a debugger, no sign of life for 1m12s"),
     ],
 )

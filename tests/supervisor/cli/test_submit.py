@@ -192,7 +192,7 @@ def test_a_wait_prints_each_failed_attempt_once_with_the_time_of_the_next(
     words = {"code": "EXECUTION_ERROR", "type": "ValueError", "message": "no rate"}
     events = [*failed(1, "requeued", **words), *failed(2, "given_up", **words)]
     looked_at(host(), known=[knowing(app="shop:registry", events=events)])
-    attempt, of = "add: attempt", " on shop:registry, pid 7: ValueError: no rate (EXECUTION_ERROR)"
+    attempt, of = "add: attempt", " on shop:registry, pid 7: EXECUTION_ERROR: ValueError: no rate"
     lines = [line.partition("w-1: ")[2] for line in capsys.readouterr().err.splitlines()]
     assert lines[1:] == [
         f"{attempt} 1{of}; the engine tries again after 2 s, or as its definition says",
@@ -292,6 +292,31 @@ def test_a_parameter_that_no_host_takes_is_named(takes: list[Any], given: list[s
     found = not_taken("add", given, [host(activities=one) for one in takes])
     assert found.startswith(said)
     assert bool(found) is bool(said)
+
+
+def test_a_misspelt_activity_is_named_at_once_with_those_that_there_are(
+    engine: ScriptedServer,
+    submit: Submit,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """It would fail after four attempts; another machine may have it, so it is no error."""
+    runtime = tmp_path_factory.mktemp("r")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    (runtime / "flowherd").mkdir(mode=0o700)
+    here = host(engine=engine.url, activities={"greet": ["name"], "count": None})
+    replies = {"/api/activities": Reply(200, msgspec.to_builtins(here))}
+    with scripted_server(replies, path=runtime / "flowherd" / "7.sock"):
+        code, out, err = submit("gret", "--worker", "math")
+        assert (code, out.splitlines()[0]) == (0, "flowherd-add w-1: completed")
+        assert err == (
+            "flowherd: warning: no host on this machine has an activity 'gret': did you mean 'greet'? "
+            "Known: count, greet (shop:registry, pid 7). Unless a host elsewhere takes it, its attempts fail as "
+            "UNKNOWN_ACTIVITY\n"
+        )
+        assert "has an activity 'x'. Known: count, greet" in submit("x", "--worker", "math")[2]
+        assert submit("greet", "-P", "name=Ada", "--worker", "math")[2] == ""
+        assert submit("gret", "--worker", "other")[2] == "", "no host here serves that worker type"
 
 
 def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer) -> None:

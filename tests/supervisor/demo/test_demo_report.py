@@ -58,7 +58,7 @@ def test_the_summary_names_speed_up_answer_and_what_to_try_next() -> None:
         "correct",
         "100 of 100",
         "f (a.py:3) with complexity 9",
-        "a.py:3 f and b.py:9 g, and 2 pairs more",
+        "a.py:3 f and b.py:9 g, and 2 more pairs",
         "A file of 3,061 signatures, 2.3 MB, went to the engine and came back byte for byte.",
         "flowherd run my_app:registry -p 4",
     ):
@@ -103,3 +103,14 @@ def test_without_a_terminal_a_stage_is_two_plain_lines() -> None:
         stage.finish(10, "26.0/s, 0.4 s")
     text = console.file.getvalue()  # type: ignore[attr-defined] # it is the StringIO above
     assert text == "on 1 process …\non 1 process: 10/10, 26.0/s, 0.4 s\n"
+
+
+def test_a_pipe_gets_whole_lines() -> None:
+    """A wrapped line ends with a blank, and grep finds half of it."""
+    console = Console(file=io.StringIO(), width=40)
+    Screen(console).say(
+        "a title that is longer than forty columns are", "and a line that is as long as the title is"
+    )
+    assert console.file.getvalue().splitlines() == [
+        "a title that is longer than forty columns are", "and a line that is as long as the title is",
+    ]  # fmt: skip

@@ -69,11 +69,13 @@ class Remembered:
         at: float,
         end: End = End.COMPLETED,
         failure: Failed | None = None,
+        *,
+        isolated: bool = False,
         **more: Any,
     ) -> None:
         index = self.claim(activity_id, at=at, **more)
         self.writer.clear(index)
-        self.writer.remember(index, self.sequence, at + 1, at + 2, at + 3, end, failure)
+        self.writer.remember(index, self.sequence, at + 1, at + 2, at + 3, end, failure, isolated=isolated)
 
     def events(self, wanted: str = "flow-1") -> list[tuple[float, str, int]]:
         """Returns time, event and attempt of each event, on the test's clock."""
@@ -84,6 +86,17 @@ class Remembered:
 @pytest.fixture
 def host() -> Remembered:
     return Remembered()
+
+
+def test_an_attempt_in_an_isolate_is_remembered_as_one(host: Remembered) -> None:
+    """While it runs, after its end, and after the end of its process."""
+    host.live("a-1", 10.0, End.FAILED, FAILURE)
+    host.live("a-1", 20.0, isolated=True)
+    host.ledger.remember(0.0)
+    index = host.claim("a-2", at=30.0)
+    host.writer.running(index, now=31.0, limit_s=60.0, apart=True)
+    found = host.history.explain("flow-1")["events"]
+    assert [event["isolate"] for event in found if event["event"] == "begun"] == [False, True, True]
 
 
 def test_a_workflow_is_shown_in_order_of_time_over_all_its_attempts(host: Remembered) -> None:

@@ -211,8 +211,8 @@ def test_s4_no_host_or_origin_makes_the_guard_fall_over(host: bytes, origin: byt
         ("scale", b'{"processes": 70}', told(total_slots=900, most=64), 422, "1 to 64"),
         ("scale", b'{"processes": 2}', told(), 200, "2 processes already"),
         ("quiet", b"", told(polling=False), 200, "paused already"),
-        ("resume", b"", told(), 200, "goes on already"),
-        ("resume", b"", told(polling=False), 202, "goes on"),
+        ("resume", b"", told(), 200, "polling is on already"),
+        ("resume", b"", told(polling=False), 202, "polling resumes"),
         ("drain", b"", told(state="draining"), 200, "draining already"),
         ("reload", b"", told(state="draining"), 409, "draining already"),
         ("scale", b'{"processes": 3}', told(state="finishing"), 409, "finishing already"),
@@ -257,7 +257,7 @@ async def test_a_reload_reports_that_a_scaled_number_stays(asking: Asking) -> No
     """The settings do not contain it."""
     asking.board.supervisor = told(wanted=3, configured=2)
     _, said = await asking("unix", "POST", "/api/reload", JSON)
-    assert said["note"].endswith("; the 3 processes that were scaled to stay")
+    assert said["note"].endswith("; the number of processes stays 3, as scaled")
     asking.board.supervisor = told(wanted=2, configured=2)
     _, said = await asking("unix", "POST", "/api/reload", JSON)
     assert said["note"] == "replacing every process, one after the other"

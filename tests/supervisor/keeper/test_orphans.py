@@ -124,6 +124,21 @@ def test_before_linux_6_9_a_group_is_killed_while_its_leader_stands(
     eventually(lambda: is_gone(program), "the end of what it has started")
 
 
+@pytest.mark.parametrize("kill", ["end", "kill_stopped_group"])
+def test_an_isolate_that_has_left_its_group_ends_as_well(
+    ledger: Ledger, start: Callable[[str], subprocess.Popen[str]], kill: str
+) -> None:
+    """A handler may call `setpgid`."""
+    isolate = start(f"import os; os.setpgid(0, os.getpgid(os.getppid())); print(flush=True); {WAITS}")
+    assert isolate.stdout is not None
+    isolate.stdout.readline()
+    pidfd = os.pidfd_open(isolate.pid)
+    left = Orphans(ledger, lambda: None)
+    left.watch_isolate(isolate.pid, pidfd)
+    asyncio.run(left.end() if kill == "end" else orphans.kill_stopped_group(isolate.pid, pidfd))
+    assert isolate.wait(10) == -signal.SIGKILL
+
+
 def test_before_linux_6_9_the_group_of_a_leader_that_has_ended_is_left_alone(
     start: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,3 +278,26 @@ def test_a_reaped_isolates_programs_have_ended_with_it() -> None:
         signal.pidfd_send_signal(program, signal.SIGKILL) if not poll.poll(0) else None
     """)
     assert out == "True [0]\n"
+
+
+def test_an_isolate_that_has_left_its_group_is_killed_as_well() -> None:
+    """A handler may call `setpgid`; its program stays in the group."""
+    out = run("""
+        from flowherd_supervisor.processes.process_table import IsolateBirth
+
+        def main():
+            os.setpgid(0, os.getpgid(os.getppid()))
+            os.write(tell, b"x")
+            threading.Event().wait(60)
+
+        isolate = processes.spawn_isolate(0, 1, 7, IsolateBirth("flowherd: test", (tell,), main))
+        os.read(listen, 1)
+        processes.kill_group(isolate)
+        poll = select.poll()
+        poll.register(os.pidfd_open(isolate.pid), select.POLLIN)
+        print(bool(poll.poll(5_000)))
+        os.kill(isolate.pid, signal.SIGKILL)
+        processes.reap()
+        print([status & 0x7F for _, status in processes.ended()])
+    """)
+    assert out == "True\n[9]\n"

@@ -253,7 +253,7 @@ def test_n16_a_socket_of_another_user_is_neither_found_nor_spoken_to(
     os.chown(one.path, SOMEBODY, SOMEBODY)
     assert admin_socket.find_sockets() == {}
     with pytest.raises(
-        ConfigurationError, match=f"belongs to user {SOMEBODY}: a host is steered by the user"
+        ConfigurationError, match=f"belongs to user {SOMEBODY}: only the user who runs a host controls it"
     ):
         endpoint(f"unix:{one.path}", None)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import platform
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -94,6 +96,7 @@ def test_the_banner_is_a_few_aligned_lines(capsys: pytest.CaptureFixture[str]) -
     title, *lines = capsys.readouterr().err.splitlines()
     assert title == "flowherd"
     assert {line[:15] for line in lines} >= {"  concurrency  ", "  engine       "}
+    assert lines[0] == f"  version      0.1.0, Python {platform.python_version()}, pid {os.getpid()}"
     assert lines[4:] == [
         "  processes    4 of 8 usable CPUs",
         "  concurrency  16 = 4+4+4+4 (auto)",
@@ -108,7 +111,8 @@ def test_the_banner_is_one_record_in_json_mode(
     BANNER.say("json")
     assert capsys.readouterr() == ("", "")
     (line,) = caplog.messages
-    assert line.startswith("event='starting' version='0.1.0, Python 3")
+    assert line.startswith("event='starting' version='0.1.0' python='3")
+    assert f" pid={os.getpid()} " in line, "a field of its own"
     assert "concurrency='16 = 4+4+4+4 (auto)'" in line
 
 
@@ -137,3 +141,15 @@ def test_the_last_line_tells_the_exit_code_as_the_shell_does(caplog: pytest.LogC
     """Eyes read `code=3`, as the table of exit codes has it, and no name of a class."""
     say_end(Exit.BOOT_FAILED, "no lifespan")
     assert "code=3 " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("code", "level"), [(Exit.CLEAN, "INFO"), (Exit.RELEASED, "WARNING"), (Exit.USAGE, "ERROR")]
+)
+def test_every_host_ends_its_log_with_its_exit_code(
+    caplog: pytest.LogCaptureFixture, code: Exit, level: str
+) -> None:
+    """`ctl drain --wait` cannot see it, and a service manager shows it elsewhere."""
+    say_end(code, "")
+    assert [record.levelname for record in caplog.records] == [level]
+    assert f"event='ended' code={int(code)} " in caplog.text

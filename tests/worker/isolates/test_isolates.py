@@ -217,7 +217,7 @@ async def test_a17_garbage_costs_only_its_isolate_and_its_activity(data, words):
         assert await done(runs[1]) == Completed(b"{}")
 
 
-@pytest.mark.parametrize("output", [b"nonsense", b"[1]", b'{"a":', b"", b"{} {}"])
+@pytest.mark.parametrize("output", [b"nonsense", b"[1]", b'{"a":', b"", b"{} {}", b'{"a":"\xff"}'])
 async def test_a17_an_output_that_is_no_object_is_garbage_too(output):
     """It would be spliced into the report to the engine."""
     async with pool() as it:

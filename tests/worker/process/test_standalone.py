@@ -216,7 +216,7 @@ def test_refused_credentials_end_it_with_code_4(start: Callable[..., Solo]) -> N
         (
             ["sample_app:registry"],
             {"KRUXIAFLOW_WORKER_POLL_MAX_ACTIVITIES": "many"},
-            "ACTIVITIES: should be a valid",
+            "ACTIVITIES: should be a whole number",
         ),
         (["sample_app:registry", "--api-url", "http://user:pw-canary@host"], {}, "user or password"),
         (["sample_app:registry", "--transport", "httpx-pool"], {}, "use direct, the default, or httpx"),

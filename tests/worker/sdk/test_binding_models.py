@@ -140,6 +140,42 @@ def test_where_both_or_neither_fit_the_shapes_are_named(parameters, words):
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+class Size(BaseModel):
+    width: int = Field(ge=1)
+
+
+class Picture(BaseModel):
+    path: str
+    size: Size
+
+
+def _picture(picture: Picture):
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"path": "a", "size": {"width": 0}}, "size.width: Input should be greater than or equal to 1"),
+        ({"path": "a", "size": {}}, "size.width: Field required"),
+        (
+            {"picture": {"path": "a", "size": {"width": 0}}},
+            "picture.size.width: Input should be greater than or equal to 1",
+        ),
+        ({"path": 1, "size": {"width": 0}, "picture": 3}, None),
+    ],
+)
+def test_a_wrong_value_in_the_right_shape_is_named_alone(parameters, words):
+    """The shapes would say nothing new, and the errors of the other reading would confuse."""
+    with pytest.raises(InvalidParameters) as caught:
+        bound(_picture, parameters)
+    if words is None:  # all parameters have the shape, the object under the name has not
+        assert str(caught.value).startswith("path: Input should be a valid string; size.width: ")
+        assert "expected" not in str(caught.value)
+    else:
+        assert str(caught.value) == words
+
+
 def test_the_object_of_the_wrong_kind_is_named_where_the_fields_all_have_defaults():
     """It would have been ignored."""
 

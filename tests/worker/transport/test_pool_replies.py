@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 from replies_kit import CAP, CHUNKED, EMPTY, INTERIM, MALFORMED, PLAIN, SEED, WHOLE, mutated, read, seen
@@ -36,7 +37,23 @@ def test_a_reply_without_a_length_ends_with_its_connection() -> None:
     reader = read(b"HTTP/1.1 200 OK\r\n\r\nabc", b"def")
     assert not reader.is_whole
     reader.end()
-    assert (reader.is_whole, b"".join(reader.chunks), reader.keep_alive) == (True, b"abcdef", False)
+    assert (reader.is_whole, reader.body, reader.keep_alive) == (True, b"abcdef", False)
+
+
+def test_a_large_body_is_in_memory_once() -> None:
+    """Also while its last piece arrives."""
+    size, piece = 10_000_000, b"x" * 50_000
+    reader = ReplyReader()
+    reader.begin(2 * size)
+    reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+    tracemalloc.start()
+    try:
+        for _ in range(size // len(piece)):
+            reader.feed(piece)
+        assert len(reader.body) == size
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * size
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", MALFORMED)
@@ -63,7 +80,7 @@ def test_what_is_no_reply_is_refused(name: str, size: int) -> None:
 def test_a_body_over_the_cap_is_refused_before_it_is_held(raw: bytes) -> None:
     reader = read(raw)
     assert isinstance(reader.fault, OversizedReply)
-    assert sum(map(len, reader.chunks)) <= CAP
+    assert len(reader.body) <= CAP
 
 
 @pytest.mark.parametrize(
@@ -115,7 +132,7 @@ def test_no_bytes_break_the_reader_and_no_split_changes_what_it_reads() -> None:
         pieces = [raw[n : n + step] for n in range(0, len(raw), step)]
         for reader in (whole, read(raw[:cut], raw[cut:]), read(*pieces)):
             assert not (reader.is_whole and reader.fault), (number, raw)
-            assert sum(map(len, reader.chunks)) <= CAP
+            assert len(reader.body) <= CAP
             reader.end()
             if reader.is_whole and whole.is_whole:
                 assert seen(reader)[1][:3] == seen(whole)[1][:3], (number, raw)  # type: ignore[index]

@@ -156,6 +156,16 @@ def test_a_chain_is_not_slower_than_its_engine(children: int) -> None:
     assert each_second >= 1 / 0.065
 
 
+def test_a_chain_that_goes_from_process_to_process_is_not_kept_at_the_longest_pause() -> None:
+    """Each would find what the other has the receipt for, and neither would learn."""
+    host = SimHost(2, longest_s=2.0)
+    for child in host.children.values():
+        child.policy._next_step.take(0.1, host.now)
+    engine = SchedulingEngine(host, (1,) * 20, at_once=1)
+    asked(engine, 60)
+    assert asked(engine, 200)[2] >= 1 / 0.065
+
+
 def test_chains_are_quick_again_when_the_engine_has_become_one_that_schedules_at_once() -> None:
     host = SimHost(1)
     engine = SchedulingEngine(host, (1,) * 5, at_once=10)

@@ -16,7 +16,7 @@ from polling_kit import Item, SimHost
 from flowherd.worker.admission import claimable
 from flowherd.worker.next_step import SOON_S
 from flowherd.worker.poll_pace import RISE, Pace, Rhythm
-from flowherd.worker.poll_policy import Leave, Poll, Wait, decide
+from flowherd.worker.poll_policy import PATIENCE_S, Leave, Poll, Wait, decide
 from flowherd.worker.sibling_processes import OVERDUE_S, Sibling
 
 RHYTHM = Rhythm(0.1, 2.0)
@@ -158,6 +158,21 @@ def test_a_burst_of_waiting_activities_is_shared_evenly(count: int, most: int, *
     assert quantile(shares, 0.9) <= most, shares
 
 
+@pytest.mark.parametrize(("count", "most"), [(8, 4), (3, 2)])
+def test_one_burst_of_waiting_activities_after_the_other_is_shared_evenly(count: int, most: int) -> None:
+    """The next one comes as soon as the last one has ended."""
+    shares = []
+    for seed in range(4):
+        host = SimHost(2, seed=seed).run(5.0)
+        for _ in range(10):
+            host.per_child.clear()
+            host.arrive(*[Item(host.now + 0.1 * host.rng.random(), 0.3)] * count)
+            host.run(0.42)
+            assert host.per_child.total() == count
+            shares.append(max(host.per_child.values()))
+    assert quantile(shares, 0.9) <= most, shares
+
+
 def test_activities_that_end_soon_are_fetched_many_at_a_time_beside_others_that_wait_for_long() -> None:
     host = SimHost(2, slots=64).run(5.0)
     host.arrive(*[Item(host.now, 100.0)] * 20)
@@ -291,6 +306,27 @@ def test_a_process_whose_loop_lags_leaves_its_turn_to_one_whose_loop_does_not() 
     assert turn == Poll()
 
 
+def test_two_polls_of_a_host_after_receipts_are_a_pause_apart() -> None:
+    """What was ready by the first one has come with it."""
+    pace = Pace(worked_at=10.0, receipt_at=10.0, polled_at=9.9, pause_s=0.05)
+    sibling = Sibling(2, polled_at=10.02, worked_at=10.03, next_poll_at=10.2)
+    turn, _ = decide(pace, Sibling(1), [sibling], RHYTHM, 10.05, is_roomy=True)
+    assert turn == Wait(pytest.approx(10.07))
+
+
+def test_a_process_without_work_leaves_its_place_to_a_sibling_that_polls_soon() -> None:
+    """It has the receipt, and learns from what its poll finds; stolen by others, nobody would learn."""
+    pace = Pace(worked_at=1.0, polled_at=9.0, drained_at=9.0, due_at=10.0)
+    at_work = Sibling(2, polled_at=9.5, worked_at=9.9, next_poll_at=10.04)
+    turn, _ = decide(pace, Sibling(1), [at_work], RHYTHM, 10.0, is_roomy=True)
+    assert isinstance(turn, Wait)
+    assert turn.until > 10.04
+    turn, _ = decide(
+        pace, Sibling(1), [at_work._replace(next_poll_at=10.0 + 1.0)], RHYTHM, 10.0, is_roomy=True
+    )
+    assert turn == Poll()
+
+
 def test_how_much_is_asked_for_beside_siblings_doubles_with_full_batches_and_halves_with_those_of_idleness() -> (
     None
 ):
@@ -302,9 +338,27 @@ def test_how_much_is_asked_for_beside_siblings_doubles_with_full_batches_and_hal
     assert ramps == [8, 4]
     pace, ramps = Pace(), []
     for asked, found in ((1, 0), (1, 1), (2, 2), (4, 4), (8, 5), (8, 0), (4, 0), (2, 0)):
-        pace = pace._replace(due_at=1.0).after_poll(asked, found, 1.0, 1.0, rng, load=0, is_light=True)
+        pace = pace._replace(due_at=1.0).after_poll(asked, found, 1.0, 1.0, rng, load=found, is_light=True)
         ramps.append(pace.ramp)
     assert ramps == [1, 2, 4, 8, 8, 4, 2, 2]
+
+
+def test_a_process_whose_activities_wait_asks_for_two_once_the_queue_was_empty() -> None:
+    """The next ones may wait as long: whoever asked for eight would have them all."""
+    pace = Pace(ramp=8).after_poll(8, 8, 1.0, 1.0, random.Random(1), load=8, is_light=True)
+    assert pace.after_poll(16, 1, 2.0, 2.0, random.Random(1), load=9, is_light=True).ramp == 2
+    assert pace.after_poll(16, 1, 2.0, 2.0, random.Random(1), load=2, is_light=True).ramp == 16
+
+
+@pytest.mark.parametrize("polled_at", [9.95, 9.5])
+def test_while_its_activities_wait_a_process_leaves_its_turn_to_one_that_is_polling(polled_at: float) -> None:
+    """After so long it is none any more that polls."""
+    siblings = [Sibling(2, polled_at=polled_at, load=3)]
+    pace = Pace(worked_at=9.9, polled_at=9.8, is_called=True, settled_at=2.0)
+    turn, _ = decide(pace, Sibling(1, load=4), siblings, RHYTHM, 10.0, is_roomy=True)
+    assert turn == (Leave(2, 10.0 + PATIENCE_S) if polled_at > 9.9 else Poll())
+    turn, _ = decide(pace, Sibling(1, load=3), siblings, RHYTHM, 10.0, is_roomy=True)
+    assert turn == Poll()
 
 
 def test_a_poll_asks_for_what_can_start_soon() -> None:

@@ -19,6 +19,7 @@ from flowherd.client.kruxia_replies import (
     taken_failure,
     words_of,
 )
+from flowherd.counted import counted
 from flowherd.errors import (
     EngineError,
     EngineMisconfigured,
@@ -113,7 +114,7 @@ class KruxiaEngine:
             )
         except ReplyTooLarge:
             reason = (
-                f"{limit} activities of type {worker_type!r} are more than {self._max_reply_mb} MB: "
+                f"{counted(limit, 'activity')} of type {worker_type!r}: more than {self._max_reply_mb} MB: "
                 "see --max-reply-mb"
             )
             raise ReplyTooLarge(reason, in_doubt=True) from None

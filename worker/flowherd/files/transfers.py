@@ -19,6 +19,7 @@ from flowherd.attempt_ids import working_for
 from flowherd.backoff import Backoff
 from flowherd.client.bearer_tokens import BearerAuth
 from flowherd.client.kruxia_files import announced_size, check_uploaded, refusal
+from flowherd.counted import counted
 from flowherd.errors import (
     EngineError,
     EngineMisconfigured,
@@ -112,7 +113,7 @@ class EngineFiles:
                 if failures == TRIES and isinstance(error, ForeignReply) and error.status == _TOO_LARGE:
                     raise FileTooLarge(f"{what} refused {TRIES} times before the engine: {error}") from error
                 if failures == TRIES or isinstance(error, EngineMisconfigured):
-                    tries = "1 try" if failures == 1 else f"{failures} tries"
+                    tries = counted(failures, "try")
                     raise FileTransferFailed(f"{what} failed after {tries}: {error}") from error
                 who = working_for.get()  # the handler that requested the transfer
                 ids = {} if who is None else who.fields()

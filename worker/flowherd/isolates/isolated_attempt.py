@@ -162,7 +162,8 @@ def _checked_output(output: Received) -> bytes:
     """An output as it is told to the engine; ChannelBroken when it is no JSON object (faults.md A17)."""
     try:
         raw = msgspec.json.decode(output, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+        str(output, "utf-8")  # which the line above does not look at within text
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ChannelBroken(f"its output is no JSON: {error}") from None
     if bytes(memoryview(raw)[:1]) != b"{":
         raise ChannelBroken("its output is no JSON object")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flowherd.activities_and_outcomes import Failed
+from flowherd.counted import counted
 from flowherd.leases.crash_reports import failure_of
 from flowherd.ledger import Cause, Cell, Claim
 
@@ -48,7 +49,9 @@ class Poison:
         if charges.count < self._poison_after or not _ran_alone(record, beside):
             return failure
         deaths = "; ".join(charges.deaths)
-        message = f"given up after {charges.count} processes died with it, the last time alone: {deaths}"
+        message = (
+            f"given up after {counted(charges.count, 'process')} died with it, the last time alone: {deaths}"
+        )
         return Failed("POISON", message, retryable=False)
 
 

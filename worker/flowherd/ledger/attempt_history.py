@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from flowherd.activities_and_outcomes import Failed
     from flowherd.ledger.record import Record
 
-# begun_at, ended_at, closed_at, beat_at; process, end, retryable
-_HEAD = struct.Struct("<ddddHBBxxxx")
+# begun_at, ended_at, closed_at, beat_at; process, end, retryable, isolated
+_HEAD = struct.Struct("<ddddHBBBxxx")
 ENTRY_BYTES = 320
 _BODY_BYTES = ENTRY_BYTES - _HEAD.size
 FAILURE_BYTES = 768
@@ -59,6 +59,7 @@ class EndedAttempt:
         ended_at: the time of its outcome.
         closed_at: the time of the engine's answer.
         beat_at: the time of the last heartbeat that the engine confirmed, for attempts longer than a second.
+        is_isolated: True when its handler ran in an isolate.
         code: the code of a failure; `kind` is the exception's class, `message` its message; "" when unknown.
         is_retryable: True when the engine runs it again: the failure was retryable and not the last attempt.
         worker_id: the claim's, which an adopted attempt shares with its predecessor; "" when it was too long.
@@ -78,6 +79,7 @@ class EndedAttempt:
     beat_at: float
     end: End
     is_retryable: bool = False
+    is_isolated: bool = False
     code: str = ""
     kind: str = ""
     message: str = ""
@@ -131,6 +133,7 @@ class AttemptHistory:
         process: int,
         end: int,
         failure: Failed | None = None,
+        isolated: bool = False,  # noqa: FBT001, FBT002 - by position, as all others: it is written for each attempt
     ) -> None:
         """Writes an attempt; for the writer of these rings only.
 
@@ -143,11 +146,12 @@ class AttemptHistory:
             process: the process's index.
             end: a member of `End`.
             failure: the reported failure, None for other ends.
+            isolated: True when its handler ran in an isolate.
 
         """
         start = body + CRC_BYTES
         is_retryable = failure is not None and failure.retryable
-        head = _HEAD.pack(begun_at, ended_at, closed_at, beat_at, process, end, is_retryable)
+        head = _HEAD.pack(begun_at, ended_at, closed_at, beat_at, process, end, is_retryable, isolated)
         entry = head + self._map[start : start + _BODY_BYTES]
         self.attempts.append(entry)
         if failure is not None:
@@ -184,7 +188,7 @@ class AttemptHistory:
             record.lease_s,
             record.usage_page,
         )
-        head = _HEAD.pack(*times, process, end, failure is not None and failure.retryable)
+        head = _HEAD.pack(*times, process, end, failure is not None and failure.retryable, record.is_isolated)
         entry = (head + body[:_BODY_BYTES]).ljust(ENTRY_BYTES, b"\0")
         self.attempts.extend(entry)
         if failure is not None:
@@ -221,7 +225,7 @@ def decoded(entries: Iterable[bytes]) -> list[EndedAttempt]:
 
 
 def _decode(entry: bytes) -> EndedAttempt | None:
-    begun_at, ended_at, closed_at, beat_at, process, end, retryable = _HEAD.unpack_from(entry)
+    begun_at, ended_at, closed_at, beat_at, process, end, retryable, isolated = _HEAD.unpack_from(entry)
     *lengths, sequence, _, claimed_at, _, _ = HEAD.unpack_from(entry, _HEAD.size)
     if end not in _ENDS or sum(lengths) > RECORD_BYTES:
         return None
@@ -246,6 +250,7 @@ def _decode(entry: bytes) -> EndedAttempt | None:
         beat_at=beat_at,
         end=End(end),
         is_retryable=bool(retryable),
+        is_isolated=bool(isolated),
         code=code,
         kind=kind,
         message=message,

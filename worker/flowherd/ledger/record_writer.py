@@ -241,14 +241,17 @@ class RecordWriter:
         now: float,
         end: int,
         failure: Failed | None,
+        *,
+        isolated: bool = False,
     ) -> None:
         """Adds a record whose claim has ended to the history; the record may be freed, but not reused yet.
 
-        `failure` is the reported failure; see `AttemptHistory.ended` for the other arguments.
+        `failure` is the reported failure, `isolated` is True when its handler ran in an isolate; see
+        `AttemptHistory.ended` for the other arguments.
         """
         beat_at = self.segment.last_ok(index, sequence) if now - begun_at > _LASTED_S else 0.0
         body = self._bodies + index * RECORD_BYTES
-        self._ended(body, begun_at, ended_at, now, beat_at, self._process, end, failure)
+        self._ended(body, begun_at, ended_at, now, beat_at, self._process, end, failure, isolated)
 
     def clear(self, index: int) -> None:
         """Frees a record, and with it the usage page of its attempt."""

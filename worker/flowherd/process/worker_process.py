@@ -125,7 +125,7 @@ def send_last(link: Link, message: Message) -> None:
     try:
         link.send(message)
     except LinkClosed:
-        log.warning("supervisor_gone", unsaid=type(message).__name__)
+        log.warning("supervisor_gone", not_sent=type(message).__name__)
 
 
 def build_worker(setup: ChildSetup, registry: Registry, place: WorkerPlace) -> BuiltWorker:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_core.core_schema import ErrorType
 
 from flowherd import user_code
+from flowherd.counted import counted
 from flowherd.cut_middle import cut_middle
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def describe_exception(exc: BaseException, hide: Callable[[str], str] = str) -> 
 
 def _describe(exc: BaseException) -> str:
     if isinstance(exc, ValidationError):
-        return f"{exc.error_count()} validation errors for {exc.title}: {describe_validation(exc)}"
+        return f"{counted(exc.error_count(), 'validation error')} for {exc.title}: {describe_validation(exc)}"
     text = _text_of(exc)
     if isinstance(exc, BaseExceptionGroup):
         leaf = _first_leaf(exc)

@@ -125,11 +125,11 @@ class Binding:
         """Returns the validated keyword arguments for `**argument`."""
         named = {other.name for other in self.arguments if other is not argument}
         rest = {name: given for name, given in parameters.items() if name not in named}
-        value, problem = _validated(argument, rest, ())
-        if problem is None:
+        value, wrong = _validated(argument, rest)
+        if wrong is None:
             found: Mapping[str, Any] = value
             return found
-        problems.append(problem)
+        problems.append(describe_validation(wrong))
         return {}
 
 
@@ -150,17 +150,20 @@ def _value(argument: Argument, parameters: Mapping[str, Any], problems: list[str
     if argument.source is _WHOLE:
         if not parameters and argument.default is not EMPTY:
             return argument.default
-        value, problem = _validated(argument, parameters, ())
+        given: Any = parameters
+        prefix: tuple[str, ...] = ()
     elif argument.name in parameters:
+        given, prefix = parameters[argument.name], (argument.name,)
         if argument.adapter is None:
-            return parameters[argument.name]
-        value, problem = _validated(argument, parameters[argument.name], (argument.name,))
+            return given
     elif argument.default is not EMPTY:
         return argument.default
     else:
-        value, problem = None, f"{argument.name}: Field required"
-    if problem is not None:
-        problems.append(problem)
+        problems.append(f"{argument.name}: Field required")
+        return None
+    value, wrong = _validated(argument, given)
+    if wrong is not None:
+        problems.append(describe_validation(wrong, prefix))
     return value
 
 
@@ -171,7 +174,7 @@ def _either(argument: Argument, parameters: Mapping[str, Any], problems: list[st
     """
     name, shape = argument.name, argument.shape
     assert shape is not None
-    whole, wrong = _validated(argument, parameters, ())
+    whole, wrong = _validated(argument, parameters)
     takes_some = wrong is None and is_made_of_something(whole)
     if name not in parameters or name in shape.fields:
         if takes_some:
@@ -180,20 +183,35 @@ def _either(argument: Argument, parameters: Mapping[str, Any], problems: list[st
         if argument.default is not EMPTY and is_alien:
             return argument.default
         if wrong is not None:
-            problems.append(f"{wrong} (expected: {shape.expected(name)})")
+            problems.append(_misfit(name, shape, wrong, None))
         return whole
-    named, wrong_named = _validated(argument, parameters[name], (name,))
+    named, wrong_named = _validated(argument, parameters[name])
     if takes_some == (wrong_named is None):
-        if takes_some:
-            problems.append(f"both shapes fit, send one: {shape.expected(name)}")
-        else:
-            mismatch = "" if wrong is None else f"; {wrong}"
-            problems.append(f"{wrong_named}{mismatch} (expected: {shape.expected(name)})")
+        both = f"both shapes fit, send one: {shape.expected(name)}"
+        problems.append(both if wrong_named is None else _misfit(name, shape, wrong, wrong_named))
     return whole if takes_some else named
 
 
-def _validated(argument: Argument, given: Any, prefix: tuple[str, ...]) -> tuple[Any, str | None]:
-    """Returns the validated value, or None and the error."""
+def _misfit(name: str, shape: Shape, whole: ValidationError | None, named: ValidationError | None) -> str:
+    """Returns the errors of the reading that was meant; of both, with the expected shapes, where neither has its shape.
+
+    Args:
+        name: the argument's name.
+        shape: the fields of its model.
+        whole: the errors of all parameters as the model, None if there are none.
+        named: the errors of the object under the argument's name; None without such an object.
+
+    """
+    readings = {(name,): named, (): whole}
+    for prefix, errors in readings.items():
+        if errors is not None and not shape.is_missed(errors):
+            return describe_validation(errors, prefix)
+    texts = [describe_validation(errors, prefix) for prefix, errors in readings.items() if errors is not None]
+    return f"{'; '.join(texts)} (expected: {shape.expected(name)})"
+
+
+def _validated(argument: Argument, given: Any) -> tuple[Any, ValidationError | None]:
+    """Returns the validated value, or None and the errors."""
     if argument.adapter is None:
         return given, None
     try:
@@ -203,7 +221,7 @@ def _validated(argument: Argument, given: Any, prefix: tuple[str, ...]) -> tuple
     try:  # a strict model accepts a datetime from JSON text, but not from a Python string
         return argument.adapter.validate_json(json.dumps(given)), None
     except (ValidationError, TypeError, ValueError, RecursionError):
-        return None, describe_validation(failure, prefix)
+        return None, failure
 
 
 def _is_context(parameter: inspect.Parameter, handler: Callable[..., Any]) -> bool:

@@ -11,7 +11,14 @@ from typing import Any
 from pydantic import AliasChoices, AliasPath, BaseModel, RootModel
 
 if typing.TYPE_CHECKING:
+    from pydantic import ValidationError
     from pydantic.fields import FieldInfo
+
+# Kinds of pydantic errors about the fields of an object, not about their values.
+_OF_SHAPE = frozenset(
+    """missing extra_forbidden model_type model_attributes_type dict_type
+    union_tag_invalid union_tag_not_found""".split()  # noqa: SIM905  # shorter so
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +29,14 @@ class Shape:
         label: the models' names, for messages.
         fields: names and aliases of their fields.
         is_open: True when the model may also use other names, or refuses them itself.
+        is_union: True for several models.
 
     """
 
     label: str
     fields: frozenset[str]
     is_open: bool
+    is_union: bool = False
 
     @classmethod
     def of(cls, annotation: Any) -> Shape | None:
@@ -39,12 +48,21 @@ class Shape:
             " or ".join(model.__name__ for model in models),
             frozenset().union(*(fields for fields, _ in shapes)),
             any(is_open for _, is_open in shapes),
+            len(models) > 1,
         )
 
     def expected(self, name: str) -> str:
         """Describes both accepted shapes; only one when the model has a field with the argument's own name."""
         whole = f"the fields of {self.label}"
         return whole if name in self.fields else f"{whole}, or an object of them as {name!r}"
+
+    def is_missed(self, errors: ValidationError) -> bool:
+        """True when fields of the model itself are missing or unknown, or it got no object: not for wrong values."""
+        depth = 2 if self.is_union else 1  # pydantic names the model first
+        return any(
+            error["type"] in _OF_SHAPE and len(error["loc"]) <= depth
+            for error in errors.errors(include_url=False, include_context=False, include_input=False)
+        )
 
 
 def options_of(annotation: Any) -> tuple[Any, ...]:

@@ -7,6 +7,8 @@ import stat
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from flowherd.counted import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -46,7 +48,8 @@ def cautions(settings: Settings, usable_cpus: int) -> Iterator[str]:
     if settings.client_id and url.scheme == "http" and not _is_this_host(url.hostname or ""):
         yield f"{settings.api_url} carries the credentials in the clear: put TLS before the engine, use https"
     if isinstance(settings.processes, int) and settings.processes > MANY_PER_CPU * usable_cpus:
-        yield f"{settings.processes} processes share {usable_cpus} usable CPUs: fewer do the same work in less memory"
+        cpus = counted(usable_cpus, "usable CPU")
+        yield f"{settings.processes} processes share {cpus}: fewer do the same work in less memory"
     host = settings.admin.rpartition(":")[0]
     if not settings.admin.startswith("unix:") and host and not _is_this_host(host):
         yield f"--admin {settings.admin} shows status and metrics to other hosts (GET only)"

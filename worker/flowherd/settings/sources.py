@@ -18,9 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
 
 CONFIG_VARIABLE = "KRUXIAFLOW_WORKER_CONFIG"
 _OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # also read by the stock SDK's scripts
+_AUTO = frozenset({"processes", "concurrency"})  # take `auto` in place of a number
+_NO_NUMBER = frozenset({"int_parsing", "int_type", "int_from_float"})
+_WORDS = {
+    **dict.fromkeys(_NO_NUMBER, "should be a whole number"),
+    "float_parsing": "should be a number",
+    "float_type": "should be a number",
+    "greater_than": "should be more than {gt:g}",
+    "greater_than_equal": "should be at least {ge:g}",
+    "less_than_equal": "should be at most {le:g}",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+    "string_type": "should be a text",
+    "dict_type": "should be a table",
+    "model_type": "should be a table",
+}
 _Found = dict[str, tuple[Any, str]]  # field name: value and origin
 
 
@@ -147,12 +163,13 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     by_variable = {variable_of(name): name for name in Settings.model_fields}
     lines = []
     for problem in error.errors(include_url=False, include_input=False):
-        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        message = plain(problem)
         if not problem["loc"]:
             lines.append(message + _said_by(message, origins))
             continue
         first, *rest = map(str, problem["loc"])
         name = by_variable.get(first, first)
+        message += ", or auto" if name in _AUTO and problem["type"] in _NO_NUMBER else ""
         if problem["type"] == "extra_forbidden" and rest:
             inner, message = "".join(f".{part}" for part in rest[:-1]), _unknown(rest[-1], ActivitySettings)
         else:
@@ -162,6 +179,14 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
             f"{origins.get(name, flag_of(name))}{inner}: {message}" + (f" ({about})" if about else "")
         )
     return "\n".join(lines)
+
+
+def plain(problem: ErrorDetails) -> str:
+    """Returns what a value should be, in words for the command line in place of pydantic's."""
+    if (words := _WORDS.get(problem["type"])) is not None:
+        return words.format_map(problem.get("ctx", {}))
+    message = problem["msg"].removeprefix("Value error, ")
+    return message.removeprefix("Input ").removeprefix("String ")
 
 
 def _said_by(message: str, origins: Mapping[str, str]) -> str:

@@ -67,7 +67,7 @@ class HttpConnection(asyncio.Protocol):
         )
         if is_reusable:
             reply.stage = _IDLE
-            reply.chunks = []
+            reply.forget_body()
             self.idle_since = self.loop.time()
             self.progress.end()
         return is_reusable
@@ -115,8 +115,7 @@ class HttpConnection(asyncio.Protocol):
     @property
     def body(self) -> bytes:
         """The body of a whole reply."""
-        chunks = self.reply.chunks
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return self.reply.body
 
     def look(self, now: float) -> None:
         """Fails the exchange when it is overdue."""

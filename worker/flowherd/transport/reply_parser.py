@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -84,7 +85,6 @@ class ReplyReader:
         heads: the cache shared with other connections to the same origin.
 
     Attributes:
-        chunks: the chunks of the body.
         fault: the error that makes a whole reply impossible.
         keep_alive: True when the connection may carry another exchange.
         known: the reply's head, if it came from the cache.
@@ -102,7 +102,9 @@ class ReplyReader:
         self.stage = _HEAD
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self.chunks: list[bytes] = []
+        self._first = b""
+        self._all: BytesIO | None = None  # of a body in several pieces
+        self._length = 0  # as announced
         self.known: KnownHead | None = None
         self.fault: WireError | None = None
         self.keep_alive = False
@@ -114,6 +116,15 @@ class ReplyReader:
     def is_whole(self) -> bool:
         """True when the last byte has arrived."""
         return self.stage is _DONE
+
+    @property
+    def body(self) -> bytes:
+        """The body of a whole reply."""
+        return self._first if self._all is None else self._all.getvalue()
+
+    def forget_body(self) -> None:
+        """Frees its memory."""
+        self._first, self._all = b"", None
 
     def feed(self, data: bytes) -> None:
         """Parses more bytes; an error sets `fault`, and bytes after a whole reply clear `keep_alive`."""
@@ -149,7 +160,7 @@ class ReplyReader:
         self.status, self.headers = known.status, known.headers
         self.received, self._size = len(data), known.length
         if known.length:
-            self.chunks.append(data[len(known.raw) :])
+            self._first = data[len(known.raw) :]
         self.keep_alive = True
         self.stage = _DONE
 
@@ -213,8 +224,9 @@ class ReplyReader:
         self.keep_alive = parser.should_keep_alive()
         self._ends_with_connection = not length and not coding
         self.stage = _BODY
-        if length.isdigit() and int(length) > self._most_bytes:
-            raise self._stop(OversizedReply(f"a reply of {int(length)} bytes"))
+        self._length = int(length) if length.isdigit() else 0
+        if self._length > self._most_bytes:
+            raise self._stop(OversizedReply(f"a reply of {self._length} bytes"))
 
     def on_body(self, data: bytes) -> None:
         if self.stage is not _BODY:
@@ -222,7 +234,16 @@ class ReplyReader:
         self._size += len(data)
         if self._size > self._most_bytes:
             raise self._stop(OversizedReply(f"a reply of more than {self._most_bytes} bytes"))
-        self.chunks.append(data)
+        if self._size == len(data):
+            self._first = data
+            return
+        if self._all is None:
+            self._all = BytesIO(
+                bytes(self._length)
+            )  # its room, once: a large body is in memory once at any time
+            self._all.write(self._first)
+            self._first = b""
+        self._all.write(data)
 
     def on_message_complete(self) -> None:
         if self.status >= 200:

@@ -35,11 +35,14 @@ def say(level: int, event: str, ids: Mapping[str, Any], **data: Any) -> None:
     """Logs a line about an activity: the event, its data, and the ids.
 
     Without structlog's configuration, as in a test of a handler, it is a standard log record, which `caplog` captures.
+    Its message has the data, and the traceback below: pytest shows nothing else of a record.
     """
     if structlog.is_configured():
         log.log(level, event, **data, **named(ids))
-    else:
-        _log.log(level, event, extra={**data, **ids})
+    elif _log.isEnabledFor(level):
+        shown = "".join(f" {name}={value!r}" for name, value in data.items() if name != "exception")
+        trace = f"\n{data['exception']}" if "exception" in data else ""
+        _log.log(level, "%s", f"{event}{shown}{trace}", extra={**data, **ids})
 
 
 @dataclass(frozen=True, slots=True)

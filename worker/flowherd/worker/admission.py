@@ -16,6 +16,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowherd.activities_and_outcomes import Failed
+from flowherd.counted import counted
 from flowherd.errors import LedgerFull
 from flowherd.worker.attempt import Attempt
 from flowherd.worker.poll_batch_size import MOST
@@ -132,7 +133,11 @@ class Admission:
         if crowd.alone:
             return Obstacle("a suspect has this process for itself", is_for_all=True)
         if attempt.is_alone:
-            return Obstacle(f"it runs alone, and {len(active)} others have not ended") if active else None
+            return (
+                Obstacle(f"it runs alone, after the end of {counted(len(active), 'other')}")
+                if active
+                else None
+            )
         if attempt.is_apart:
             if crowd.apart < self._rules.suspects_at_once:
                 return None

@@ -187,6 +187,7 @@ class LedgerRecords:
             self._clock(),
             ending,
             told,
+            isolated=attempt.is_isolated,
         )
 
     def count(self, name: str, ending: Ending) -> None:

@@ -12,7 +12,6 @@ from flowherd.worker.poll_batch_size import MOST
 if TYPE_CHECKING:
     from flowherd.backoff import Rng
 
-APART = 1 / 2  # of the pause after a receipt: what lies between two polls of a host for that reason, at least
 RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
 IDLE_AFTER_S = 600.0  # without work for this long, polls spread out to the longest interval
 SPREADING_S = 10.0  # seconds beyond that in which the pause grows by one interval
@@ -71,14 +70,17 @@ class Pace(NamedTuple):
     ) -> Pace:
         """The pace after a poll for `asked` activities that began at `began_at` and brought `found`, now in `load`.
 
-        How much may be asked for beside siblings begins at 1, doubles with each full batch and halves with each
-        empty one of an idle host down to 2: a few heavy activities spread over the host, and many light ones are soon
-        fetched a hundred at a time.
+        How much may be asked for beside siblings begins at 1, doubles with each full batch, halves with each empty
+        one of an idle host down to 2, and is 2 again once the queue was empty while most of what came last had not
+        ended: a few heavy or waiting activities spread over the host, and many light ones are soon fetched a hundred
+        at a time.
         """
         is_full = found >= asked
         ramp = self.ramp
         if is_full:
             ramp = min(2 * ramp, MOST)
+        elif self.is_filling(load - found):
+            ramp = min(ramp, 2)
         elif not found and self.due_at:
             ramp = max(ramp // 2, min(ramp, 2))
         return self._replace(
@@ -128,7 +130,7 @@ class Pace(NamedTuple):
             return now
         since_work_s = drained_at - self.worked_at
         if since_work_s < self.pause_s - CLOSE_S:
-            return max((self.receipt_at or self.worked_at) + self.pause_s, polled_at + self.pause_s * APART)
+            return max(self.receipt_at or self.worked_at, polled_at) + self.pause_s
         if self.worked_at < worked_at or since_work_s >= period_s:
             return None
         return drained_at + since_work_s * RISE * self.jitter

@@ -3,11 +3,12 @@
 The engine has no long poll, so all that a host can do is ask often when there may be work, rarely when there is none,
 and never twice for the same answer. Three rules, each from what every process publishes about itself:
 
-    quick    after work of its own a process polls once the engine should have the next step (`next_step.py`), then
-             again and again after a part of the time that has passed since, as long as no sibling has had work later;
-             a sibling's empty poll counts as its own
+    quick    after work of its own a process polls once the engine should have the next step (`next_step.py`), and no
+             sooner after another poll of the host; then again and again after a part of the time that has passed
+             since, as long as no sibling has had work later; a sibling's empty poll counts as its own
     turns    without work of its own it takes the first free place in the host's calendar: the host polls once an
-             interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll
+             interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll; who finds at
+             its place that a sibling polls soon takes another one
     leaving  at its due time a process that is busier than a sibling wakes that sibling instead, and polls only if
              the sibling has not within 10 ms; much busier, unless what it was given last has hardly begun to end
 
@@ -80,8 +81,8 @@ def decide(
     polled_at = max(pace.polled_at, polled_by_others_at)
     due_at = pace.quick_at(polled_at, drained_at, worked_at, period_s, now, is_roomy=is_roomy)
     if due_at is None:
-        is_taken = pace.due_at <= now + CLOSE_S and polled_by_others_at > now - CROWDED * period_s
-        if not pace.due_at or is_taken:
+        is_due = pace.due_at <= now + CLOSE_S
+        if not pace.due_at or (is_due and _is_taken(polled_by_others_at, siblings, period_s, now)):
             pace = pace._replace(due_at=_free_place(polled_at, siblings, period_s * pace.jitter, now))
         due_at = pace.due_at
     if due_at > now + CLOSE_S:
@@ -94,6 +95,12 @@ def decide(
     if polled_at <= pace.rang_at:
         return Poll(), pace  # whom it had woken did not come
     return Leave(freest.number, now + PATIENCE_S), pace._replace(rang_at=now)
+
+
+def _is_taken(polled_at: float, siblings: Sequence[Sibling], period_s: float, now: float) -> bool:
+    """A sibling has just polled, or will soon, perhaps for work of its own: its workflow's next step is not stolen."""
+    has_polled = polled_at > now - CROWDED * period_s
+    return has_polled or any(now < one.next_poll_at < now + GAP * period_s for one in siblings)
 
 
 def _free_place(polled_at: float, siblings: Sequence[Sibling], period_s: float, now: float) -> float:
@@ -111,19 +118,17 @@ def freer_than(
 ) -> Sibling | None:
     """The sibling that should poll instead: with less than half the load, or half the lag of a loop that lags.
 
-    While this process `is_filling`, one with any less load.
+    While this process `is_filling`, one with any less load, even if its poll is under way.
     """
     is_lagging = me.lag_s > LAGGING_S
     if not me.load and not is_lagging:
         return None  # nobody is freer than an idle process, and an idle host asks for each poll
+    expected = _takers(siblings, now) if is_filling else [one for one in siblings if one.will_poll(now)]
     freer = [
         one
-        for one in siblings
-        if one.will_poll(now)
-        and (
-            (2 - is_filling) * one.load < me.load
-            or (is_lagging and one.load <= me.load and 2 * one.lag_s < me.lag_s)
-        )
+        for one in expected
+        if (2 - is_filling) * one.load < me.load
+        or (is_lagging and one.load <= me.load and 2 * one.lag_s < me.lag_s)
     ]
     return min(freer, key=_by_freedom, default=None)
 
@@ -134,11 +139,15 @@ def share(pace: Pace, me: Sibling, siblings: Sequence[Sibling], wanted: int, now
         return wanted
     asked = min(wanted, pace.ramp)
     if pace.is_filling(me.load):
-        takers = (one.load for one in siblings if one.will_poll(now) or one.polled_at > now - RECENTLY_S)
-        least = min(takers, default=None)
+        least = min((one.load for one in _takers(siblings, now)), default=None)
         if least is not None:
             asked = min(asked, max(1, least - me.load + max(1, me.load // 4)))
     return asked
+
+
+def _takers(siblings: Sequence[Sibling], now: float) -> list[Sibling]:
+    """Those that are expected to poll, or have begun a poll that may be under way."""
+    return [one for one in siblings if one.will_poll(now) or one.polled_at > now - RECENTLY_S]
 
 
 def helper(siblings: Sequence[Sibling], now: float) -> Sibling | None:

@@ -9,6 +9,7 @@ const COLOURS = ["#3b82c4", "#d9822b", "#2f9e63", "#a854b8", "#c94f4f", "#5b7083
 const NOT_SHOWN = new Set(["id", "at", "level", "event", "status"]);
 
 const at = (id) => document.getElementById(id);
+const counted = (count, one, more = `${one}s`) => `${count} ${count === 1 ? one : more}`;
 const number = (value, digits = 1) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
 function put(id, text, kind = "") {
@@ -155,11 +156,11 @@ let before = null;
 function show(status) {
   put("state", status.polling ? status.state : `${status.state}, polling is paused`, status.state === "running" ? "good" : "doubt");
   const { ready, wanted } = status.processes;
-  put("ready", `${ready} of ${wanted} processes ready`, ready < wanted ? "doubt" : "");
+  put("ready", `${ready} of ${counted(wanted, "process", "processes")} ready`, ready < wanted ? "doubt" : "");
   const engine = status.engine;
   put("engine", engine.reachable ? `engine ${number(engine.rtt_ms)} ms` : "engine NOT reachable", engine.reachable ? "" : "bad");
   put("app", status.app ? `${status.app} on ${status.host}` : "");
-  put("about", `${engine.url} · ${status.version} · pid ${status.pid} · up ${duration(status.uptime_s)} · ${status.restarts} restarts`);
+  put("about", `${engine.url} · ${status.version} · pid ${status.pid} · up ${duration(status.uptime_s)} · ${counted(status.restarts, "restart")}`);
   drawCharts(status);
   at("processes").replaceChildren(...status.children.map(row));
   at("names").replaceChildren(...status.by_activity.map(nameRow));
@@ -193,11 +194,17 @@ function took(milliseconds, ended) {
   return milliseconds < 1000 ? `${number(milliseconds, 0)} ms` : `${number(milliseconds / 1000)} s`;
 }
 
+// The class of the exception where the code does not name the cause; the message of an exit begins with it.
+function words(one) {
+  const isNamed = one.code !== "EXECUTION_ERROR" || one.type === one.code || one.message.startsWith(`${one.type}: `);
+  return [one.code, ...(isNamed ? [] : [one.type]), one.message].join(": ");
+}
+
 function failure(one) {
   const item = element("li", "", one.retryable ? "" : "bad");
   item.append(
     element("span", new Date(one.at * 1000).toLocaleString([], { hour12: false }), "at"),
-    ` ${one.activity}  ${one.type}: ${one.message}  `,
+    ` ${one.activity}  ${words(one)}  `,
     element("span", `workflow ${one.workflow_id}`, "id"),
   );
   return item;
@@ -252,7 +259,7 @@ function blocks(child) {
   const last = child.blocked_at ? `${child.blocked_at} (${child.loops_blocked}×)` : "";
   const now = child.standstill;
   if (!now) return last;
-  const what = now.is_stopped ? "stopped by a signal" : now.name ? `${now.name} keeps the loop` : "stands still";
+  const what = now.is_stopped ? "stopped by a signal" : now.name ? `${now.name} blocks the loop` : "blocked";
   return `${what}, for ${duration(now.for_s)}${last ? `: ${last}` : ""}`;
 }
 
