@@ -21,8 +21,8 @@ ONE_AT_A_TIME = "[activities.work]\nmax_concurrent = 1\n"
 KILLS = 5
 
 
-def _submit(world: World, count: int, *, max_attempts: int) -> None:
-    retry = {"retry": {"max_attempts": max_attempts, "delay_seconds": 0}}
+def _submit(world: World, count: int, *, max_attempts: int, delay_s: int = 0) -> None:
+    retry = {"retry": {"max_attempts": max_attempts, "delay_seconds": delay_s}}
     world.submitted |= set(world.engine.submit("work", count, settings=retry, number=0, seconds=0.4))
 
 
@@ -62,7 +62,7 @@ def test_five_kills_of_processes_that_hold_waiting_activities_cost_only_what_had
     world: World, tmp_path: Path
 ) -> None:
     """C3: one runs and the others wait; each of these is claimed once, however often its process dies."""
-    _submit(world, 16, max_attempts=20)
+    _submit(world, 16, max_attempts=20, delay_s=5)  # none is on its way to a process when that is killed (C2)
     _host(world, tmp_path)
     _all_claimed(world, 16)
     for _ in range(KILLS):
