@@ -51,6 +51,7 @@ _TEXTS = {
     "cancelled": "cancelled: {words}",
     "requeued": "requeued: the engine runs it again",
     "given_up": "failed for good: {words}",
+    "adopted": "its process ended before it had begun: another one goes on with it",
     "lost": "lost: the engine gave it to another worker, or ended it",
 }
 

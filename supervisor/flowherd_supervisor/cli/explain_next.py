@@ -149,6 +149,11 @@ def _of_present(one: Present, host: Explained) -> str:
         case "reporting":
             how = "completed" if one.has_result else "ended"
             return f"{what} has {how} {where}: the engine is told, as soon as it answers."
+        case "settling" if one.waits_for:
+            return (
+                f"{what} had not begun when its process ended {where}: another process goes on with it, or, if none "
+                "has a free slot, the keeper tells the engine, which may run it again."
+            )
         case "settling":
             return (
                 f"{what} has lost its process {where}: the keeper tells the engine, which may run it again."

@@ -51,6 +51,10 @@ def test_an_ended_workflow_has_no_next(status: str, words: str) -> None:
         ),
         (present("settling"), "the keeper tells the engine, which may run it again."),
         (
+            present("settling", waits_for="a slot"),
+            "add had not begun when its process ended on process 2 of app:r, pid 7: another process goes on with it",
+        ),
+        (
             present("waiting", waits_for="a slot"),
             "add begins on process 2 of app:r, pid 7 when it gets a slot.",
         ),

@@ -16,7 +16,7 @@ from flowherd.leases.settlement import remember, spent_of
 from flowherd.ledger import Claim, Life, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flowherd.client.engine_protocol import Engine
     from flowherd.ledger import Ledger, Record, Segment
@@ -37,7 +37,7 @@ def _done(requeue: bool, will_retry: bool) -> str:  # noqa: FBT001 - two words o
 
 
 class Canceller:
-    """Fails an activity that a live process holds, and revokes its lease there.
+    """Fails an activity that the host holds, and revokes its lease in whatever process holds it then.
 
     Args:
         engine: sends the failure.
@@ -91,10 +91,7 @@ class Canceller:
             ) from None
         if answer.verdict not in {Verdict.ACCEPTED, Verdict.GONE}:
             raise NotCancelled(f"the engine has not taken it: {answer.detail or answer.verdict.value}")
-        present = segment.record(record.index)
-        if present is not None and present.sequence == record.sequence and segment.readable:
-            segment.judge(record, Standing.GONE, segment.last_ok(record.index, record.sequence))
-            self._wake(segment.number)
+        self._revoke(record)
         if answer.verdict is Verdict.ACCEPTED:
             told = replace(failure, retryable=requeue and answer.will_retry)
             remember(self._ledger, segment, record, decided_at, self._clock(), told)
@@ -104,12 +101,29 @@ class Canceller:
         return f"{record.name} {activity_id} {_done(requeue, answer.will_retry)}; {_STOPS}"
 
     def _find(self, activity_id: str) -> tuple[Segment, Record]:
+        for segment, record in self._owed(activity_id):
+            if record.claim is not Claim.HELD:
+                raise NotCancelled(f"{activity_id} has ended: its result is on its way to the engine")
+            return segment, record
+        raise NotCancelled(f"no process of this host holds an activity {activity_id}")
+
+    def _revoke(self, claim: Record) -> None:
+        """Tells who holds the claim now: it may have been adopted while the engine was asked."""
+        for segment, record in self._owed(claim.activity_id):
+            if record.worker_id == claim.worker_id:
+                standing = Standing.GONE if segment.life is Life.LIVE else Standing.SETTLED
+                segment.judge(record, standing, segment.last_ok(record.index, record.sequence))
+                self._wake(segment.number)
+
+    def _owed(self, activity_id: str) -> Iterator[tuple[Segment, Record]]:
+        """Yields the records of an activity in living processes, and of dead ones if nobody goes on with them yet."""
         for segment in self._ledger.segments:
-            if segment.life is not Life.LIVE or not segment.readable:
+            if segment.life is Life.FREE:
                 continue
             for record in segment.records():
-                if record.activity_id == activity_id and record.is_owed:
-                    if record.claim is not Claim.HELD:
-                        raise NotCancelled(f"{activity_id} has ended: its result is on its way to the engine")
-                    return segment, record
-        raise NotCancelled(f"no process of this host holds an activity {activity_id}")
+                if (
+                    record.activity_id == activity_id
+                    and record.is_owed
+                    and not segment.adoption.decision(record)
+                ):
+                    yield segment, record

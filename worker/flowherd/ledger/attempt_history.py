@@ -44,6 +44,7 @@ class End(IntEnum):
     LOST = 2  # the engine gave it to another worker
     SETTLED = 3  # the keeper reported a failure: its process died, or an operator ended it
     DELIVERED = 4  # its process died, and the keeper delivered its stored result
+    ADOPTED = 5  # its process ended before it had begun, and another one goes on with it
 
 
 _ENDS = frozenset(End)
@@ -61,6 +62,7 @@ class EndedAttempt:
         is_isolated: True when its handler ran in an isolate.
         code: the code of a failure; `kind` is the exception's class, `message` its message; "" when unknown.
         is_retryable: True when the engine runs it again: the failure was retryable and not the last attempt.
+        worker_id: the claim's, which an adopted attempt shares with its predecessor; "" when it was too long.
 
     """
 
@@ -81,6 +83,7 @@ class EndedAttempt:
     code: str = ""
     kind: str = ""
     message: str = ""
+    worker_id: str = ""
 
 
 class AttemptHistory:
@@ -160,6 +163,7 @@ class AttemptHistory:
         times: tuple[float, float, float, float],
         process: int,
         failure: Failed | None,
+        end: End = End.DELIVERED,
     ) -> None:
         """Writes an attempt that the keeper has settled, with the reported failure; for the keeper only.
 
@@ -167,10 +171,11 @@ class AttemptHistory:
             record: the record as its process left it.
             times: `begun_at`, `ended_at`, `closed_at` and `beat_at` of `EndedAttempt`.
             process: the process's index.
-            failure: the reported failure, None when its result was delivered.
+            failure: the reported failure, None when its result was delivered or it was adopted.
+            end: of an attempt without a failure.
 
         """
-        end = End.DELIVERED if failure is None else End.SETTLED
+        end = end if failure is None else End.SETTLED
         body = body_of(
             record.activity_id,
             record.worker_id,
@@ -226,7 +231,8 @@ def _decode(entry: bytes) -> EndedAttempt | None:
         return None
     if not all(0.0 <= at < _LATEST_S for at in (claimed_at, begun_at, ended_at, closed_at, beat_at)):
         return None
-    activity_id, workflow_id, name, key, _ = texts_of(lengths, entry[_HEAD.size + HEAD.size : ENTRY_BYTES])
+    texts = entry[_HEAD.size + HEAD.size : ENTRY_BYTES]
+    activity_id, workflow_id, name, key, worker_id = texts_of(lengths, texts)
     code = kind = message = ""
     if len(entry) == FAILURE_BYTES:
         code, kind, message = _words_of(entry)
@@ -248,6 +254,7 @@ def _decode(entry: bytes) -> EndedAttempt | None:
         code=code,
         kind=kind,
         message=message,
+        worker_id=worker_id if sum(lengths) <= len(texts) else "",
     )
 
 
