@@ -23,6 +23,7 @@ LONG_S = 5.0  # the longest pause between two polls is --poll-interval-max, 2 s
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0  # protocol.md §3.2
 _DONE = frozenset({"completed", "delivered"})
 _ORDER = ("stalled", "running", "stopping", "reporting", "settling", "waiting", "pending", "signal")
+NOTHING = "Nothing more happens"  # a text that begins so stands without "Next: "
 _MOST = 3  # activities named in the line; the table shows the rest
 
 
@@ -70,7 +71,7 @@ def retry_in_s(seen: int) -> float:
 def next_of(
     workflow: Workflow | None, hosts: Sequence[Explained], own: Sequence[Explained], now: float
 ) -> str:
-    """Returns the text after "Next: ".
+    """Returns the last line, without its "Next: ".
 
     Args:
         workflow: the engine's reply; None if it could not be asked.
@@ -80,13 +81,13 @@ def next_of(
 
     """
     if workflow is not None and workflow.status == "completed":
-        return "nothing: the workflow has completed."
+        return f"{NOTHING}: the workflow has completed."
     if workflow is not None and workflow.status == "failed":
-        return "nothing: the workflow has failed for good. When the cause is gone, submit it again."
+        return f"{NOTHING}: the workflow has failed for good. When the cause is gone, submit it again."
     if workflow is not None and workflow.orchestrator:
         return (
-            "nothing, until the engine is restarted: it says that it is ready, but its orchestrator, which makes steps "
-            f"ready, is unhealthy ({workflow.orchestrator})."
+            f"{NOTHING} until the engine is restarted: it says that it is ready, but its orchestrator, which makes "
+            f"steps ready, is unhealthy ({workflow.orchestrator})."
         )
     found = sorted(_all(workflow, hosts, own, now), key=lambda one: _ORDER.index(one[0]))
     if not found:
@@ -130,8 +131,8 @@ def _passed_over(workflow: Workflow, last: Mapping[str, Mapping[str, Any]], now:
             continue
         if (for_s := now - event["at"]) >= STALLED_AFTER_S and changed_at <= event["at"]:
             return (
-                f"nothing: the engine took the result of {step.activity_key} {for_s:.0f} s ago and has passed it over. "
-                "Submit the workflow again; this one fails at its time-out."
+                f"{NOTHING}: the engine took the result of {step.activity_key} {for_s:.0f} s ago and has passed it "
+                "over. Submit the workflow again; this one fails at its time-out."
             )
     return ""
 

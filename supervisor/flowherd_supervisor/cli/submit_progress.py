@@ -113,5 +113,6 @@ def _failed_attempts(host: Explained) -> Iterator[tuple[str, str]]:
         elif attempt in words and event["event"] in RETRIES:
             again = ", and not again"
             if event["event"] == "requeued":
-                again = f"; the engine tries again after {retry_in_s(event['seen']):.0f} s, or as its definition says"
+                due_s = retry_in_s(event["seen"])
+                again = f"; the engine tries again in {due_s:.0f} s, unless the definition says otherwise"
             yield str(attempt), f"{event['key']}: attempt {event['seen']} on {host}: {words[attempt]}{again}"

@@ -27,7 +27,7 @@ def running(*steps: Step) -> Workflow:
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [("completed", "nothing: the workflow has completed."), ("failed", "submit it again.")],
+    [("completed", "Nothing more happens: the workflow has completed."), ("failed", "submit it again.")],
 )
 def test_an_ended_workflow_has_no_next(status: str, words: str) -> None:
     assert next_of(Workflow(status), [], [], NOW).endswith(words)
@@ -145,7 +145,9 @@ def test_a_result_that_the_engine_has_passed_over_is_named_after_a_minute_withou
     workflow.updated_at = datetime.fromtimestamp(NOW - changed_s_ago, UTC)
     own = [host(events=[event("completed", NOW - ago_s)])]
     said = next_of(workflow, own, own, NOW)
-    words = "nothing: the engine took the result of add 75 s ago and has passed it over. Submit the workflow again"
+    words = (
+        "Nothing more happens: the engine took the result of add 75 s ago and has passed it over. Submit the"
+    )
     assert (words in said) is is_named
 
 
@@ -153,5 +155,5 @@ def test_an_engine_that_hides_its_unhealthy_orchestrator_is_named_before_all_els
     workflow = running()
     workflow.orchestrator = "no heartbeat"
     said = next_of(workflow, [], [host()], NOW)
-    assert said.startswith("nothing, until the engine is restarted")
+    assert said.startswith("Nothing more happens until the engine is restarted: ")
     assert "(no heartbeat)" in said

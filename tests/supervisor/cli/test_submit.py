@@ -195,7 +195,7 @@ def test_a_wait_prints_each_failed_attempt_once_with_the_time_of_the_next(
     attempt, of = "add: attempt", " on shop:registry, pid 7: EXECUTION_ERROR: ValueError: no rate"
     lines = [line.partition("w-1: ")[2] for line in capsys.readouterr().err.splitlines()]
     assert lines[1:] == [
-        f"{attempt} 1{of}; the engine tries again after 2 s, or as its definition says",
+        f"{attempt} 1{of}; the engine tries again in 2 s, unless the definition says otherwise",
         f"{attempt} 2{of}, and not again",
     ]
 
