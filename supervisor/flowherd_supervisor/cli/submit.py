@@ -15,6 +15,7 @@ from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exit_codes import Exit
 from flowherd.logs import visible
 from flowherd_supervisor.cli.ask_local_hosts import not_taken, served_here, unknown_name
+from flowherd_supervisor.cli.submit_outcome import show_outcome
 from flowherd_supervisor.cli.submit_progress import SubmitProgress
 from flowherd_supervisor.testkit.workflow_client import Workflow, WorkflowClient, one_step
 
@@ -93,13 +94,22 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
     engine = WorkflowClient(config.api_url, (config.client_id, secret) if config.client_id else None)
     worker_type = submission.worker_type if submission.definition is None else None
     code = Exit.CLEAN
+    running: list[Started] = []
     try:
-        queued = [engine.submit(engine.deploy(one), submission.inputs) for one in definitions]
-        for started in queued:
+        running.extend(engine.submit(engine.deploy(one), submission.inputs) for one in definitions)
+        for started in tuple(running):
             waiting = SubmitProgress(started, config.api_url, worker_type)
             workflow = engine.end_of(started, waiting.look) if submission.wait else Workflow(started.status)
-            _show(started, workflow, submission)
+            running.remove(started)
+            is_one_step = submission.definition is None
+            show_outcome(started, workflow, is_one_step=is_one_step, as_json=submission.as_json)
             code = Exit.INTERNAL if workflow.status == "failed" else code
+    except KeyboardInterrupt:
+        for started in running:
+            sys.stderr.write(
+                f"flowherd: {started.definition} {started.id}: still runs: flowherd explain {started.id}\n"
+            )
+        raise
     except EngineUnauthorized as error:
         sys.stderr.write(f"flowherd: {config.api_url}: {error}\n")
         return Exit.CREDENTIALS_REFUSED
@@ -158,28 +168,3 @@ def _one_step(name: str, submission: Submission) -> bytes:
     key = re.sub(r"[^A-Za-z0-9_-]", "_", name) or "step"
     inputs = sorted(submission.inputs)
     return one_step(f"flowherd-{key}", name, inputs, worker=submission.worker_type, key=key)
-
-
-def _show(started: Started, workflow: Workflow, submission: Submission) -> None:
-    """Prints the outcome as a line of JSON, or as text."""
-    steps = workflow.outputs
-    output = next(iter(steps.values())) if submission.definition is None and steps else steps
-    if submission.as_json:
-        line = {
-            "id": started.id,
-            "status": workflow.status,
-            "output": output or None,
-            "error": workflow.error,
-            "code": workflow.code,
-            "attempts": workflow.attempts,
-        }
-        sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
-    else:
-        lines = [f"{started.definition} {started.id}: {workflow.status}"]
-        lines += [f"  {visible(workflow.error)}"] if workflow.error else []
-        lines += [f"  {workflow.code}"] if workflow.code else []
-        lines += [
-            visible(f"  {name}: {msgspec.json.encode(value).decode()}") for name, value in output.items()
-        ]
-        sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()

@@ -71,6 +71,16 @@ class Step(msgspec.Struct):
     error: str | None = None
     completed_at: datetime | None = None
 
+    @property
+    def code(self) -> str | None:
+        """The engine's own code for a failure; the code that a worker sent is in none of its replies."""
+        return _code_in(self.error)
+
+    @property
+    def attempts(self) -> int | None:
+        """The number of attempts if the lease of the last one lapsed; else None: the engine does not report it."""
+        return _attempts_in(self.error)
+
 
 class Workflow(msgspec.Struct):
     """The fields of the status document that flowherd uses (protocol.md §13).
@@ -108,16 +118,23 @@ class Workflow(msgspec.Struct):
     @property
     def code(self) -> str | None:
         """The engine's own code for a failure; the code that a worker sent is in none of its replies."""
-        error = self.error or ""
-        if _TIMED_OUT.search(error):
-            return "ACTIVITY_TIMEOUT"
-        return "ORCHESTRATOR_ERROR" if "ORCHESTRATOR_ERROR: " in error else None
+        return _code_in(self.error)
 
     @property
     def attempts(self) -> int | None:
         """The number of attempts of a step whose leases lapsed; None for others, which the engine does not report."""
-        found = _TIMED_OUT.search(self.error or "")
-        return int(found[1]) + 1 if found else None
+        return _attempts_in(self.error)
+
+
+def _code_in(error: str | None) -> str | None:
+    if _TIMED_OUT.search(error or ""):
+        return "ACTIVITY_TIMEOUT"
+    return "ORCHESTRATOR_ERROR" if "ORCHESTRATOR_ERROR: " in (error or "") else None
+
+
+def _attempts_in(error: str | None) -> int | None:
+    found = _TIMED_OUT.search(error or "")
+    return int(found[1]) + 1 if found else None
 
 
 class _Row(msgspec.Struct):

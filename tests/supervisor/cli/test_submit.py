@@ -115,7 +115,7 @@ def test_a_failure_is_exit_1_and_says_what_failed(engine: ScriptedServer, submit
     """The engine's own message says only that something failed."""
     engine.replies[LOOK] = ended(step("add", error="a: Field required"), status="failed")
     code, out, _ = submit("add")
-    assert (code, out) == (1, "flowherd-add w-1: failed\n  a: Field required\n")
+    assert (code, out) == (1, "flowherd-add w-1: failed\n  add: a: Field required\n")
     code, out, _ = submit("add", "--json")
     assert (code, json.loads(out)["error"], json.loads(out)["code"]) == (1, "a: Field required", None)
 
@@ -125,7 +125,7 @@ def test_what_the_engine_says_of_code_and_attempts_is_said(engine: ScriptedServe
     text = "Activity timed out after 3 retries (max_retries=3)"
     engine.replies[LOOK] = ended(step("add", error=text), status="failed")
     code, out, _ = submit("add")
-    assert (code, out) == (1, f"flowherd-add w-1: failed\n  {text}\n  ACTIVITY_TIMEOUT\n")
+    assert (code, out) == (1, f"flowherd-add w-1: failed\n  add: ACTIVITY_TIMEOUT: {text}\n")
     _, out, _ = submit("add", "--json")
     assert (json.loads(out)["code"], json.loads(out)["attempts"]) == ("ACTIVITY_TIMEOUT", 4)
 
@@ -141,7 +141,7 @@ def test_a_definition_goes_as_it_is_and_its_outputs_come_by_step(
         step("a", x=1), step("b", error="no"), step("c", error="nor"), status="failed"
     )
     code, out, _ = submit("--definition", "two.yaml", "--input", '{"n": 1}')
-    assert (code, out) == (1, 'two w-1: failed\n  b: no; c: nor\n  a: {"x":1}\n')
+    assert (code, out) == (1, 'two w-1: failed\n  b: no\n  c: nor\n  a: {"x":1}\n')
     assert engine.seen[0].body == text
     _, out, _ = submit("--definition", "two.yaml", "--json")
     assert json.loads(out)["output"] == {"a": {"x": 1}}
@@ -319,7 +319,7 @@ def test_a_misspelt_activity_is_named_at_once_with_those_that_there_are(
         assert submit("gret", "--worker", "other")[2] == "", "no host here serves that worker type"
 
 
-def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer) -> None:
+def test_ctrl_c_ends_the_wait_and_names_the_workflow_that_goes_on(engine: ScriptedServer) -> None:
     """Exit code 130, as in shells; a separate program, since shells let background programs ignore the signal."""
     engine.replies[LOOK] = ended(status="running")
     program_text = (
@@ -331,7 +331,9 @@ def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer) -> Non
         eventually(lambda: LOOK in {request.path for request in engine.seen}, "a look at the workflow")
         program.send_signal(signal.SIGINT)
         _, err = program.communicate(timeout=CEILING_S)
-    assert (program.returncode, err) == (128 + signal.SIGINT, "")
+    assert (program.returncode, err) == (
+        128 + signal.SIGINT, "flowherd: flowherd-add w-1: still runs: flowherd explain w-1\n",
+    )  # fmt: skip
 
 
 # Wrong arguments
