@@ -14,15 +14,18 @@ import msgspec
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exit_codes import Exit
 from flowherd.logs import visible
-from flowherd_supervisor.cli.ask_local_hosts import not_taken, served_here, unknown_name
+from flowherd_supervisor.cli.ask_local_hosts import not_taken, origin, served_here, unknown_name
+from flowherd_supervisor.cli.definition_check import warnings_of, workers_of
 from flowherd_supervisor.cli.submit_outcome import show_outcome
 from flowherd_supervisor.cli.submit_progress import SubmitProgress
+from flowherd_supervisor.testkit.definition_reader import read_definition
 from flowherd_supervisor.testkit.workflow_client import Workflow, WorkflowClient, one_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flowherd.settings.worker_config import WorkerConfig
+    from flowherd_supervisor.cli.ask_local_hosts import Served
     from flowherd_supervisor.testkit.workflow_client import Started
 
 _BEGINS_JSON = frozenset('{["')
@@ -89,16 +92,15 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
 
     """
     definitions = _definitions(submission)
-    _compare_with_hosts(submission, config.api_url)
+    workers = _compare_with_hosts(submission, definitions, config.api_url)
     secret = config.client_secret.get_secret_value() if config.client_secret else ""
     engine = WorkflowClient(config.api_url, (config.client_id, secret) if config.client_id else None)
-    worker_type = submission.worker_type if submission.definition is None else None
     code = Exit.CLEAN
     running: list[Started] = []
     try:
         running.extend(engine.submit(engine.deploy(one), submission.inputs) for one in definitions)
         for started in tuple(running):
-            waiting = SubmitProgress(started, config.api_url, worker_type)
+            waiting = SubmitProgress(started, config.api_url, workers)
             workflow = engine.end_of(started, waiting.look) if submission.wait else Workflow(started.status)
             running.remove(started)
             is_one_step = submission.definition is None
@@ -121,19 +123,32 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
     return code
 
 
-def _compare_with_hosts(submission: Submission, api_url: str) -> None:
-    """Compares names and inputs with the activities of hosts on this machine.
+def _compare_with_hosts(
+    submission: Submission, definitions: Sequence[bytes], api_url: str
+) -> Mapping[str, str]:
+    """Compares names and inputs with the activities of hosts on this machine; returns each step's worker type.
 
-    Warns if the hosts that serve this engine and worker type do not have the activity, which another machine may have,
-    and if only hosts of others have it without that parameter.
+    Warns of what does not fit in a definition; if the hosts that serve this engine and worker type do not have the
+    activity, which another machine may have; and if only hosts of others have it without that parameter.
 
     Raises:
         ConfigurationError: a host that serves this engine and worker type has the activity without that parameter.
 
     """
-    if submission.definition is not None:
-        return
     hosts = served_here()
+    if submission.definition is None:
+        _compare_names(submission, hosts, api_url)
+        return {_key_of(name): submission.worker_type for name in submission.names}
+    document = read_definition(definitions[0])
+    if document is None:
+        return {}
+    own = [host for host in hosts if origin(host.engine) == origin(api_url)]
+    for warning in warnings_of(document, submission.inputs, own):
+        sys.stderr.write(f"flowherd: warning: {visible(warning)}\n")
+    return workers_of(document)
+
+
+def _compare_names(submission: Submission, hosts: Sequence[Served], api_url: str) -> None:
     own = [host for host in hosts if host.serves(api_url, submission.worker_type)]
     for name in submission.names:
         knows = any(name in host.activities for host in own)
@@ -164,7 +179,11 @@ def _definitions(submission: Submission) -> list[bytes]:
         raise ConfigurationError(f"--definition {submission.definition}: {error.strerror}") from None
 
 
+def _key_of(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name) or "step"
+
+
 def _one_step(name: str, submission: Submission) -> bytes:
-    key = re.sub(r"[^A-Za-z0-9_-]", "_", name) or "step"
+    key = _key_of(name)
     inputs = sorted(submission.inputs)
     return one_step(f"flowherd-{key}", name, inputs, worker=submission.worker_type, key=key)

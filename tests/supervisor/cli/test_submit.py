@@ -214,7 +214,7 @@ def looked_at(
     *hosts: Served, after: Sequence[float] = (1, 6, 7, 12), known: Sequence[Explained] = ()
 ) -> SubmitProgress:
     """Waits for one pending step with these hosts and their knowledge of its workflow; returns stderr."""
-    waiting = SubmitProgress(STARTED, URL, "math", lambda: hosts, lambda _: known)
+    waiting = SubmitProgress(STARTED, URL, {"add": "math"}, lambda: hosts, lambda _: known)
     step = msgspec.convert({"activity_key": "add", "status": "pending"}, workflow_client.Step)
     for waited_s in after:
         waiting.look(workflow_client.Workflow("running", [step]), waited_s)
@@ -233,7 +233,10 @@ def looked_at(
             [],
             f"no host of worker type 'math' for {URL} runs on this machine; if none runs elsewhere: flowherd run APP",
         ),
-        ([host(worker="py-std")], "no host of worker type 'math'"),
+        (
+            [host(worker="py-std")],
+            f"no host of worker type 'math' for {URL} runs on this machine (the hosts here poll py-std); if none runs",
+        ),
         ([host(engine="http://localhost:8080")], ""),
         ([host(engine="http://127.0.0.1:9")], "no host of worker type 'math'"),
     ],
@@ -247,6 +250,46 @@ def test_a_wait_reports_missing_pollers_only_if_they_are_missing(
     assert first == "flowherd: flowherd-add w-1: running after 6 s: add pending"
     assert len(rest) == bool(said)
     assert said in "".join(rest)
+
+
+def test_a_definition_is_compared_with_the_hosts_of_its_engine(
+    engine: ScriptedServer, submit: Submit, a_host: Callable[..., None], folder: Path
+) -> None:
+    """Warnings go to stderr, before the output; the definition is deployed all the same."""
+    text = "name: two\nactivities:\n- {key: a, worker: math, activity_name: gret, dependz_on: [b]}\n"
+    (folder / "two.yaml").write_text(text)
+    a_host(activities={"greet": ["name"]})
+    code, out, err = submit("--definition", "two.yaml", "-P", "nmae=1")
+    assert (code, out.splitlines()[0]) == (0, "flowherd-add w-1: completed")
+    first, second, third = err.splitlines()
+    assert first == (
+        "flowherd: warning: step a: unknown key 'dependz_on': did you mean 'depends_on'? Engines ignore unknown keys"
+    )
+    assert second.startswith(
+        "flowherd: warning: step a: no host on this machine has an activity 'gret': did you"
+    )
+    assert third == "flowherd: warning: the definition does not use the input nmae"
+    a_host(engine=NOBODY, activities={"greet": ["name"]})
+    assert len(submit("--definition", "two.yaml")[2].splitlines()) == 1, (
+        "hosts of another engine do not count"
+    )
+
+
+@pytest.fixture
+def a_host(
+    engine: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., None]]:
+    """A host on this machine; a call says what it has, by default for the engine of the test."""
+    runtime = tmp_path_factory.mktemp("r")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    (runtime / "flowherd").mkdir(mode=0o700)
+    with scripted_server(path=runtime / "flowherd" / "7.sock") as server:
+
+        def has(**more: Any) -> None:
+            here = host(**{"engine": engine.url, **more})
+            server.replies["/api/activities"] = Reply(200, msgspec.to_builtins(here))
+
+        yield has
 
 
 def test_nothing_is_printed_about_a_short_wait(capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,28 +338,20 @@ def test_a_parameter_that_no_host_takes_is_named(takes: list[Any], given: list[s
 
 
 def test_a_misspelt_activity_is_named_at_once_with_those_that_there_are(
-    engine: ScriptedServer,
-    submit: Submit,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
+    submit: Submit, a_host: Callable[..., None]
 ) -> None:
     """It would fail after four attempts; another machine may have it, so it is no error."""
-    runtime = tmp_path_factory.mktemp("r")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    (runtime / "flowherd").mkdir(mode=0o700)
-    here = host(engine=engine.url, activities={"greet": ["name"], "count": None})
-    replies = {"/api/activities": Reply(200, msgspec.to_builtins(here))}
-    with scripted_server(replies, path=runtime / "flowherd" / "7.sock"):
-        code, out, err = submit("gret", "--worker", "math")
-        assert (code, out.splitlines()[0]) == (0, "flowherd-add w-1: completed")
-        assert err == (
-            "flowherd: warning: no host on this machine has an activity 'gret': did you mean 'greet'? "
-            "Known: count, greet (shop:registry, pid 7). Unless a host elsewhere takes it, its attempts fail as "
-            "UNKNOWN_ACTIVITY\n"
-        )
-        assert "has an activity 'x'. Known: count, greet" in submit("x", "--worker", "math")[2]
-        assert submit("greet", "-P", "name=Ada", "--worker", "math")[2] == ""
-        assert submit("gret", "--worker", "other")[2] == "", "no host here serves that worker type"
+    a_host(activities={"greet": ["name"], "count": None})
+    code, out, err = submit("gret", "--worker", "math")
+    assert (code, out.splitlines()[0]) == (0, "flowherd-add w-1: completed")
+    assert err == (
+        "flowherd: warning: no host on this machine has an activity 'gret': did you mean 'greet'? "
+        "Known: count, greet (shop:registry, pid 7). Unless a host elsewhere takes it, its attempts fail as "
+        "UNKNOWN_ACTIVITY\n"
+    )
+    assert "has an activity 'x'. Known: count, greet" in submit("x", "--worker", "math")[2]
+    assert submit("greet", "-P", "name=Ada", "--worker", "math")[2] == ""
+    assert submit("gret", "--worker", "other")[2] == "", "no host here serves that worker type"
 
 
 def test_ctrl_c_ends_the_wait_and_names_the_workflow_that_goes_on(engine: ScriptedServer) -> None:
