@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd_supervisor.cli.ask_local_hosts import not_taken, unknown_name
 from flowherd_supervisor.testkit.definition_reader import unknown_keys
+from flowherd_supervisor.testkit.workflow_client import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from flowherd_supervisor.cli.ask_local_hosts import Served
 
-_DEFAULT_QUEUE = "std"  # of a step without `worker`, protocol.md §11
 _STEP = re.compile(r"activities\[(\d+)\]\.?")
 _TEMPLATE = re.compile(r"\{\{(.*?)\}\}|\{%(.*?)%\}", re.DOTALL)
 _INPUT = re.compile(r"\bINPUT\b(?:\.(\w+)|\[\s*['\"]([^'\"]+)['\"]\s*\])?")
@@ -26,7 +26,7 @@ _PLAIN = re.compile(r"\s*INPUT\.(\w+)(?:\.\w+|\[\d+\])*\s*")
 
 def workers_of(document: Mapping[str, Any]) -> dict[str, str]:
     """Returns the worker type of each step by its key."""
-    return {step["key"]: step.get("worker", _DEFAULT_QUEUE) for step in _steps(document)}
+    return {step["key"]: step.get("worker", DEFAULT_QUEUE) for step in _steps(document)}
 
 
 def warnings_of(document: Mapping[str, Any], inputs: Mapping[str, Any], hosts: Sequence[Served]) -> list[str]:
@@ -74,7 +74,7 @@ def _named(place: str, document: Mapping[str, Any]) -> str:
 
 
 def _about_step(step: Mapping[str, Any], hosts: Sequence[Served]) -> Iterator[str]:
-    key, name, queue = step["key"], step.get("activity_name"), step.get("worker", _DEFAULT_QUEUE)
+    key, name, queue = step["key"], step.get("activity_name"), step.get("worker", DEFAULT_QUEUE)
     if not isinstance(name, str):
         return
     polling = [host for host in hosts if host.worker == queue]

@@ -155,6 +155,8 @@ def _ask_engine(workflow_id: str, url: str, config: WorkerConfig) -> Workflow:
         if workflow.status not in ENDED:
             with contextlib.suppress(EngineError):  # an engine that does not tell
                 workflow.orchestrator = client.hidden_trouble()
+            with contextlib.suppress(EngineError):
+                workflow.workers = client.workers_of(workflow)
         return workflow
     finally:
         client.close()

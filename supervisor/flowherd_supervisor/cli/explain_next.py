@@ -116,8 +116,9 @@ def _all(
     for step in workflow.activities if workflow is not None else ():
         if step.activity_key in held:
             continue
+        queue = workflow.workers.get(step.activity_key) if workflow is not None else None
         if step.status in {"pending", "running"}:
-            yield "pending", _of_pending(step, last.get(step.activity_key), own, now)
+            yield "pending", _of_pending(step, last.get(step.activity_key), own, now, queue)
         elif step.status == "waiting":
             yield "signal", f"{step.activity_key} waits for a signal, or for its time-out."
 
@@ -178,24 +179,35 @@ def _standing(host: Explained, process: int | None = None) -> list[dict[str, Any
     ]
 
 
-def _of_pending(step: Step, last: Mapping[str, Any] | None, own: Sequence[Explained], now: float) -> str:
+def _of_pending(
+    step: Step, last: Mapping[str, Any] | None, own: Sequence[Explained], now: float, queue: str | None
+) -> str:
     key = step.activity_key
+    polling = [host for host in own if queue is None or host.worker == queue]
+    if queue is not None and last is None and not polling:
+        return f"{key} waits in queue {queue!r}, or runs on another machine; {_nobody(own)}"
+    polling = polling or list(own)
     if last is not None and last["event"] == "requeued":
         due_s = retry_in_s(last["seen"]) - (now - last["at"])
         when = f"in about {due_s:.0f} s" if due_s >= 1 else "at the next poll"
         return (
             f"the engine hands {key} out again {when}, unless its definition names another delay; "
-            f"{_poller(own)}."
+            f"{_poller(polling)}."
         )
     if last is not None and last["event"] == "lost":
-        return f"another worker has {key}, or the engine hands it out again; {_poller(own)}."
-    return (
-        f"{key} is claimed by the next poll for its worker type, or runs on another machine; {_poller(own)}."
-    )
+        return f"another worker has {key}, or the engine hands it out again; {_poller(polling)}."
+    return f"{key} is claimed by the next poll for its worker type, or runs on another machine; {_poller(polling)}."
+
+
+def _nobody(own: Sequence[Explained]) -> str:
+    if not own:
+        return "no host on this machine polls it: flowherd run APP starts one."
+    others = ", ".join(f"{host} polls {host.worker}" for host in own)
+    return f"no host on this machine polls it; {others}. Is the definition's worker: right?"
 
 
 def _poller(own: Sequence[Explained]) -> str:
-    """Describes the hosts that may poll for it; the engine's reply does not contain the worker type."""
+    """Describes the hosts that may poll for it."""
     if not own:
         return "no host on this machine works for this engine: flowherd run APP starts one"
     parts = []

@@ -196,6 +196,24 @@ def test_the_engine_of_the_host_that_knows_the_workflow_is_asked_unnamed(
     assert [request.path for request in a_host.seen] == ["/api/explain?id=w-1", "/api/explain?id=a-1"]
 
 
+def test_the_queue_of_a_pending_step_is_read_from_its_definition(
+    engine: ScriptedServer, explain: Explain, a_host: ScriptedServer
+) -> None:
+    """The workflow's own document does not have it."""
+    step = {"activity_key": "next", "status": "pending", "outputs": None, "error": None}
+    flow = {"id": "w-1", "status": "running", "definition_name": "my sums", "activities": [step]}
+    engine.replies[FLOW] = Reply(200, flow | {"created_at": CREATED, "updated_at": ENDED})
+    definition = {"name": "my sums", "version": "1", "created_at": CREATED, "activities": [{"key": "next"}]}
+    engine.replies["/api/v1/workflow_definitions/my%20sums"] = Reply(200, definition)
+    assert a_host
+    assert "next waits in queue 'std'" in explain("w-1")[1]
+    definition["created_at"] = ENDED
+    engine.replies["/api/v1/workflow_definitions/my%20sums"] = Reply(200, definition)
+    assert "next is claimed by the next poll" in explain("w-1")[1], "a newer version is not the workflow's"
+    engine.replies["/api/v1/workflow_definitions/my%20sums"] = Reply(404, NOT_FOUND)
+    assert "next is claimed by the next poll" in explain("w-1")[1]
+
+
 def test_the_configured_secret_is_shown_to_the_configured_engine_alone(
     engine: ScriptedServer, explain: Explain, a_host: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

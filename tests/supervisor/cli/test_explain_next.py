@@ -12,7 +12,7 @@ from flowherd_supervisor.cli.explain_next import next_of
 from flowherd_supervisor.testkit.workflow_client import Step, Workflow
 
 if TYPE_CHECKING:
-    from flowherd_supervisor.cli.explain_next import Present
+    from flowherd_supervisor.cli.explain_next import Explained, Present
 
 NOW = 1_000.0
 
@@ -97,6 +97,38 @@ def test_an_activity_unknown_to_hosts_waits_for_a_poll_by_the_listed_hosts(
     more: dict[str, Any], words: str
 ) -> None:
     assert words in next_of(running(), [], [host(**more)], NOW)
+
+
+@pytest.mark.parametrize("last", [[], [event("requeued", NOW - 30.0)], [event("lost", 900.0)]])
+def test_only_hosts_that_poll_the_queue_of_an_activity_are_listed_if_it_is_known(
+    last: list[dict[str, Any]],
+) -> None:
+    workflow = running()
+    workflow.workers = {"add": "std"}
+    own = [host(events=last), host(pid=8, worker="std")]
+    said = next_of(workflow, own, own, NOW)
+    assert "app:r, pid 8 (worker type std) polls" in said
+    assert "pid 7" not in said
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ([host()], "polls it; app:r, pid 7 polls py-std. Is the definition's worker: right?"),
+        ([host(), host(pid=8)], "polls it; app:r, pid 7 polls py-std, app:r, pid 8 polls py-std. Is the"),
+        ([], "polls it: flowherd run APP starts one"),
+    ],
+)
+def test_an_activity_in_a_queue_that_no_host_here_polls_is_named_with_its_queue(
+    own: list[Explained], words: str
+) -> None:
+    """The engine's default queue is `std`; it may also run on another machine."""
+    workflow = running()
+    workflow.workers = {"add": "std"}
+    said = next_of(workflow, [], own, NOW)
+    assert said.startswith(
+        "add waits in queue 'std', or runs on another machine; no host on this machine " + words
+    )
 
 
 def test_a_stalled_process_is_the_reason_why_nothing_ends_and_no_poll_is_sent() -> None:
