@@ -43,7 +43,7 @@ def order(where: Where, name: str, **body: Any) -> int:
     Args:
         where: the supervisor.
         name: `scale`, `reload`, `quiet`, `resume`, `drain`, `stacks` or `cancel`.
-        body: arguments of the order: `processes` for `scale`, `activity_id`, which may be a workflow's, and `requeue` for `cancel`.
+        body: arguments of the order: `processes` for `scale`, `activity_id` and `requeue` for `cancel`.
 
     Raises:
         ConfigurationError: there is no such supervisor, or the address is TCP, which takes no orders.

@@ -114,7 +114,7 @@ async def test_an_activity_that_is_not_held_or_has_a_result_is_refused() -> None
     """A result that is being delivered takes precedence."""
     host = Host()
     with pytest.raises(
-        NotCancelled, match="no process of this host holds an activity, or one of a workflow, a-2"
+        NotCancelled, match="no process of this host holds an activity a-2, and none of a workflow of"
     ):
         await host.cancel("a-2")
     host.writer.reporting(host.index, None)

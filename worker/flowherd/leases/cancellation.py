@@ -131,7 +131,9 @@ class Canceller:
             if record.claim is Claim.HELD:
                 held.setdefault(record.activity_id, (segment, record))
         if not owed:
-            raise NotCancelled(f"no process of this host holds an activity, or one of a workflow, {wanted}")
+            raise NotCancelled(
+                f"no process of this host holds an activity {wanted}, and none of a workflow of this id"
+            )
         if not held:
             raise NotCancelled(f"{wanted} has ended: its result is on its way to the engine")
         return list(held.values())
