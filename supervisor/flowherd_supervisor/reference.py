@@ -200,9 +200,9 @@ def exit_codes() -> str:
     return page(
         "Exit codes",
         "Every command of flowherd ends with one of these codes. [Signals and orders](signals.md) says how a host is\n"
-        "stopped, and `flowherd explain` has [codes of its own](running.md#what-happened-to-a-workflow).\n"
-        "Ctrl-C ends any other command with 130, as in shells; what it has submitted goes on.",
+        "stopped, and `flowherd explain` has [codes of its own](running.md#what-happened-to-a-workflow).",
         table(("code", "name", "meaning"), [(f"{code}", code.name, code.meaning) for code in Exit]),
+        "Ctrl-C ends a command that is no host with 130, as in shells. What it has submitted goes on.",
     )
 
 
