@@ -67,6 +67,7 @@ class History:
                     "code": one.code,
                     "type": one.kind or one.code,
                     "message": one.message,
+                    "line": one.at or None,
                     "retryable": one.is_retryable,
                 }
                 for one in newest
@@ -239,7 +240,7 @@ def _events_of(one: EndedAttempt) -> Iterator[dict[str, Any]]:
         yield {**common, "event": "begun", "at": one.begun_at, "isolate": one.is_isolated}
     if one.beat_at > one.claimed_at:
         yield {**common, "event": "beat", "at": one.beat_at}
-    words = {"code": one.code, "type": one.kind or one.code, "message": one.message}
+    words = {"code": one.code, "type": one.kind or one.code, "message": one.message, "line": one.at or None}
     match one.end:
         case End.COMPLETED:
             yield {**common, "event": "returned", "at": one.ended_at or one.closed_at}

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from flowherd.ledger.adoption_cells import KeptReply
 
 EPOCH = 1_000_000.0
-FAILURE = Failed("EXECUTION_ERROR", "no such size", retryable=True, raised=Raised("ValueError", "", ""))
+LINE = "/srv/shop.py:7 in resize"
+FAILURE = Failed(
+    "EXECUTION_ERROR", "no such size", retryable=True, raised=Raised("ValueError", "", ""), at=LINE
+)
 CRASH = Failed("WORKER_CRASHED", "worker process 0 was killed by SIGKILL", retryable=True)
 
 
@@ -112,6 +115,7 @@ def test_a_workflow_is_shown_in_order_of_time_over_all_its_attempts(host: Rememb
     ]  # fmt: skip
     failed = host.history.explain("flow-1")["events"][2]
     assert (failed["type"], failed["message"], failed["code"]) == ("ValueError", "no such size", FAILURE.code)
+    assert failed["line"] == LINE
     assert (failed["activity_id"], failed["key"], failed["name"]) == ("a-1", "step", "resize")
     assert failed["process"] == 0
 
@@ -314,7 +318,8 @@ def test_the_newest_failures_come_first_and_are_at_most_fifty(host: Remembered) 
     assert len(found) == SHOWN_FAILURES
     assert found[0] == {
         "at": EPOCH + 592.0, "activity": "resize", "key": "step", "activity_id": "a-59", "workflow_id": "flow-1",
-        "process": 0, "code": "EXECUTION_ERROR", "type": "ValueError", "message": "no such size", "retryable": True,
+        "process": 0, "code": "EXECUTION_ERROR", "type": "ValueError", "message": "no such size", "line": LINE,
+        "retryable": True,
     }  # fmt: skip
     assert found[-1]["activity_id"] == "a-10"
     assert host.history.failures_so_far == SHOWN_FAILURES + 10

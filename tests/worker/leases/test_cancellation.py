@@ -113,12 +113,75 @@ async def test_an_activity_claimed_by_another_worker_is_stopped_here() -> None:
 async def test_an_activity_that_is_not_held_or_has_a_result_is_refused() -> None:
     """A result that is being delivered takes precedence."""
     host = Host()
-    with pytest.raises(NotCancelled, match="no process of this host holds an activity a-2"):
+    with pytest.raises(
+        NotCancelled, match="no process of this host holds an activity a-2, and none of a workflow of"
+    ):
         await host.cancel("a-2")
     host.writer.reporting(host.index, None)
     with pytest.raises(NotCancelled, match="a-1 has ended: its result is on its way"):
         await host.cancel()
     assert host.engine.of("fail") == []
+
+
+class Flow(Host):
+    """A host with two activities of the workflow `flow` and one of another workflow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = {
+            name: self.writer.claim(name, "w-1", "resize", now=10.0, lease_s=60.0, workflow_id=flow)
+            for name, flow in (("b-1", "flow"), ("b-2", "flow"), ("c-1", "other"))
+        }
+
+    def stopped(self) -> list[str]:
+        standings = {name: self.segment.standing(*place) for name, place in self.places.items()}
+        return [name for name, standing in standings.items() if standing is Standing.GONE]
+
+
+async def test_a_workflow_s_id_cancels_all_its_activities_on_this_host() -> None:
+    """`flowherd status` and `submit` show that id, and no other."""
+    host = Flow()
+    assert await host.cancel("flow", requeue=True) == (
+        "resize b-1 goes back to the engine; its handler is told to stop. "
+        "resize b-2 goes back to the engine; its handler is told to stop"
+    )
+    assert host.stopped() == ["b-1", "b-2"]
+
+
+async def test_an_activity_of_a_workflow_that_has_ended_keeps_its_result() -> None:
+    host = Flow()
+    host.writer.reporting(host.places["b-1"][0], None)
+    await host.cancel("flow")
+    assert host.stopped() == ["b-2"]
+    host.writer.reporting(host.places["b-2"][0], None)
+    with pytest.raises(NotCancelled, match="flow has ended: its result is on its way"):
+        await host.cancel("flow")
+
+
+@pytest.mark.parametrize(
+    ("step", "words", "stopped"),
+    [
+        (
+            Answer(Verdict.UNKNOWN, "no row"),
+            "the engine has not taken it: no row. resize b-2 has failed",
+            ["b-2"],
+        ),
+        (
+            EngineUnavailable("no"),
+            "the engine has not answered, so nothing was stopped: no. 1 more not tried",
+            [],
+        ),
+    ],
+)
+async def test_what_of_a_workflow_is_not_cancelled_is_named(
+    step: Answer | Exception, words: str, stopped: list[str]
+) -> None:
+    """An engine that does not answer is not asked again for each activity: every call would wait as long."""
+    host = Flow()
+    host.engine.script("fail", step)
+    with pytest.raises(NotCancelled, match=f"b-1: {words}"):
+        await host.cancel("flow")
+    assert host.stopped() == stopped
 
 
 async def test_a_claim_that_was_adopted_while_the_engine_was_asked_is_stopped_where_it_is() -> None:

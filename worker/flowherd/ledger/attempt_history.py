@@ -29,8 +29,9 @@ _HEAD = struct.Struct("<ddddHBBBxxx")
 ENTRY_BYTES = 320
 _BODY_BYTES = ENTRY_BYTES - _HEAD.size
 FAILURE_BYTES = 768
-_WORDS = struct.Struct("<HHH")  # the lengths of code, kind and message
+_WORDS = struct.Struct("<HHHH")  # the lengths of code, kind, line of code and message
 _WORDS_AT = ENTRY_BYTES + _WORDS.size
+_MOST_OF_LINE = 120  # characters of a line of code; the end of a long path is kept
 MOST_ATTEMPTS, MOST_FAILURES = 10_000, 500  # of the host
 _OWN_ATTEMPTS, _OWN_FAILURES = 512, 64  # of a worker, for the time between two scans of the keeper
 _LATEST_S = 2.0**40
@@ -61,6 +62,7 @@ class EndedAttempt:
         beat_at: the time of the last heartbeat that the engine confirmed, for attempts longer than a second.
         is_isolated: True when its handler ran in an isolate.
         code: the code of a failure; `kind` is the exception's class, `message` its message; "" when unknown.
+        at: the line of code that failed, such as `/srv/orders.py:19 in price`; "" when unknown.
         is_retryable: True when the engine runs it again: the failure was retryable and not the last attempt.
         worker_id: the claim's, which an adopted attempt shares with its predecessor; "" when it was too long.
 
@@ -82,6 +84,7 @@ class EndedAttempt:
     is_isolated: bool = False
     code: str = ""
     kind: str = ""
+    at: str = ""
     message: str = ""
     worker_id: str = ""
 
@@ -213,7 +216,7 @@ def _with_words(entry: bytes, failure: Failed) -> bytes:
     """Returns an entry for the ring of failures; long texts are cut at the end."""
     kind = failure.raised.kind if failure.raised is not None else ""
     room, parts = FAILURE_BYTES - _WORDS_AT, []
-    for text in (failure.code, kind, failure.message):
+    for text in (failure.code, kind, failure.at[-_MOST_OF_LINE:], failure.message):
         parts.append(text.encode("utf-8", "replace")[:room])
         room -= len(parts[-1])
     return entry + _WORDS.pack(*map(len, parts)) + b"".join(parts)
@@ -234,8 +237,9 @@ def _decode(entry: bytes) -> EndedAttempt | None:
     texts = entry[_HEAD.size + HEAD.size : ENTRY_BYTES]
     activity_id, workflow_id, name, key, worker_id = texts_of(lengths, texts)
     code = kind = message = ""
+    at = ""
     if len(entry) == FAILURE_BYTES:
-        code, kind, message = _words_of(entry)
+        code, kind, at, message = _words_of(entry)
     return EndedAttempt(
         process=process,
         sequence=sequence,
@@ -253,6 +257,7 @@ def _decode(entry: bytes) -> EndedAttempt | None:
         is_isolated=bool(isolated),
         code=code,
         kind=kind,
+        at=at,
         message=message,
         worker_id=worker_id if sum(lengths) <= len(texts) else "",
     )
