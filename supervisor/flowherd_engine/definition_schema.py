@@ -3,10 +3,12 @@
 import contextlib
 import math
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
+from msgspec import inspect
 
 Unsigned = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -148,14 +150,44 @@ def read(body: str) -> Workflow:
 
     """
     try:
+        return msgspec.convert(load(body), type=Workflow)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Unreadable(str(error) or type(error).__name__) from error
+
+
+def load(body: str) -> Any:
+    """Returns the value of a YAML or JSON text; raises Unreadable with the parser's message."""
+    try:
         value = _UNREAD
         if body.lstrip().startswith("{"):
             with contextlib.suppress(msgspec.DecodeError):  # YAML's flow style also begins with a brace
                 value = msgspec.json.decode(body)
                 _measure(value)
-        return msgspec.convert(_load(body) if value is _UNREAD else value, type=Workflow)
+        return _load_yaml(body) if value is _UNREAD else value
     except (msgspec.MsgspecError, yaml.YAMLError, RecursionError) as error:
         raise Unreadable(str(error) or type(error).__name__) from error
+
+
+def unknown_keys(
+    value: Any, kind: inspect.Type | None = None, at: str = ""
+) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yields each key of a definition as written that the parser drops: its place, the key, and the known ones."""
+    match kind or inspect.type_info(Workflow):
+        case inspect.StructType(fields=fields) if isinstance(value, dict):
+            known = {field.encode_name: field.type for field in fields}
+            for key, item in value.items():
+                if key in known:
+                    yield from unknown_keys(item, known[key], f"{at}.{key}" if at else key)
+                else:
+                    yield at, str(key), tuple(known)
+        case inspect.ListType(item_type=kind) if isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from unknown_keys(item, kind, f"{at}[{index}]")
+        case inspect.UnionType(types=kinds):
+            for one in kinds:
+                yield from unknown_keys(value, one, at)
+        case _:
+            pass
 
 
 class _Loader(yaml.CSafeLoader):
@@ -181,7 +213,7 @@ _Loader.add_constructor(
 )
 
 
-def _load(body: str) -> Any:
+def _load_yaml(body: str) -> Any:
     value = yaml.load(body, _Loader)  # noqa: S506 - the loader is a subclass of CSafeLoader
     _measure(value)
     return value

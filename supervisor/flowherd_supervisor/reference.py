@@ -200,8 +200,11 @@ def exit_codes() -> str:
     return page(
         "Exit codes",
         "Every command of flowherd ends with one of these codes. [Signals and orders](signals.md) says how a host is\n"
-        "stopped, and `flowherd explain` has [codes of its own](running.md#what-happened-to-a-workflow).",
+        "stopped, and `flowherd explain` has [codes of its own](running.md#what-happened-to-a-workflow).\n\n"
+        "A restart can help a host after 1 and 5, so the [units](../../deploy/README.md#systemd) restart it then.\n"
+        "After 2, 3 and 4 something must be changed first. 6 is the end of a stop that somebody wanted.",
         table(("code", "name", "meaning"), [(f"{code}", code.name, code.meaning) for code in Exit]),
+        "Ctrl-C ends a command that is no host with 130, as in shells. What it has submitted goes on.",
     )
 
 

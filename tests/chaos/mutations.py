@@ -17,6 +17,10 @@ WORKER, SUPERVISOR = "worker/flowherd/", "supervisor/flowherd_supervisor/"
 ENGINE = "supervisor/flowherd_engine/"
 SYSTEM, CHAOS = "tests/system/", "tests/chaos/"
 UNIT, BRAIN = "tests/worker/", "tests/supervisor/"
+ADOPTED = (
+    "leases/test_adoption.py"
+    "::test_a_claim_is_begun_at_most_once_and_never_lost_whoever_dies_at_whatever_store[0]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +340,71 @@ MUTATIONS = (
         "if record.claim is Claim.REPORTING else None",
         "if False else None",
         CHAOS + "test_host_faults.py::test_a_worker_killed_in_mid_report_has_one_completion",
+    ),
+    Mutation(
+        "a decision about an adoption is made once",
+        WORKER + "ledger/adoption_cells.py",
+        "if earlier := self.decision(record):",
+        "if (earlier := self.decision(record)) < 0:",
+        UNIT + "ledger/test_adoption_cells.py::test_a_decision_is_never_changed",
+    ),
+    Mutation(
+        "whoever adopts begins on the keeper's word alone",
+        WORKER + "worker/adopter.py",
+        "if standing is Standing.UNKNOWN:\n                continue\n",
+        "if standing is Standing.UNKNOWN:\n                standing = Standing.GOOD\n",
+        UNIT + ADOPTED,
+    ),
+    Mutation(
+        "whoever adopts does not begin what was given to another one",
+        WORKER + "leases/adoption.py",
+        "self._judge(segment, record, Standing.GONE)",
+        "self._judge(segment, record, Standing.GOOD)",
+        UNIT + ADOPTED,
+    ),
+    Mutation(
+        "only a living process adopts",
+        WORKER + "leases/adoption.py",
+        "and segment.life is Life.LIVE and not _is_lost(donor)",
+        "and not _is_lost(donor)",
+        UNIT + ADOPTED.removesuffix("[0]"),
+    ),
+    Mutation(
+        "a lost claim is adopted by nobody",
+        WORKER + "leases/adoption.py",
+        "and segment.life is Life.LIVE and not _is_lost(donor)",
+        "and segment.life is Life.LIVE",
+        UNIT + ADOPTED,
+    ),
+    Mutation(
+        "the next keeper does what the last one has decided",
+        WORKER + "leases/adoption.py",
+        "else self._ledger.record_of(sequence)",
+        "else None",
+        UNIT + ADOPTED,
+    ),
+    Mutation(
+        "what may be adopted counts for nothing before the keeper's word",
+        WORKER + "ledger/record.py",
+        "return self.byte & (3 | ADOPTING) < _CLOSED",
+        "return self.byte & 3 < _CLOSED",
+        UNIT + ADOPTED,
+    ),
+    Mutation(
+        "a claim that a poll has brought again is not adopted beside it",
+        WORKER + "worker/adopter.py",
+        "if standing is Standing.GOOD and not self._is_claimed_anew(adopted):",
+        "if standing is Standing.GOOD:",
+        UNIT + "worker/test_adopter.py::test_a_claim_that_a_poll_has_brought_again_is_not_adopted_beside_it",
+    ),
+    Mutation(
+        "what has not begun is left to others at the end of a drain",
+        WORKER + "worker/attempt_coordinator.py",
+        "for attempt in self._table.owed() if others_go_on else ():",
+        "for attempt in ():",
+        UNIT
+        + "worker/test_attempts_release.py"
+        + "::test_what_has_not_begun_is_left_to_others_when_they_go_on_and_can_read_it",
     ),
     Mutation(
         "the record before the start",

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from chaos import endurance, measures, storm, suites
+from chaos.kill_storm import killed_everywhere
 from chaos.measures import Row
 
 STORMS = {
@@ -33,6 +34,7 @@ NAMES = {
     "M2": "calm duplicates",
 }
 MEASURES = (
+    killed_everywhere,
     measures.kills,
     measures.unbegun,
     measures.orphans,

@@ -7,7 +7,9 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+from chaos.kill_storm import KillStorm
 from chaos.storm import CALM, HARASSED, HARASSED_SHORT, LONG, SHORT, SUSPICIOUS, Profile, storm
+from chaos.world import World
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,3 +60,15 @@ def test_nothing_is_lost_doubled_or_repeated_without_a_fault_in_a_long_storm(
     seed = _seed()
     judgement = storm(tmp_path, profile, seed)
     assert judgement.is_good, f"seed {seed}\n{judgement}"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_ten_thousand_activities_are_each_begun_once_whoever_is_killed(tmp_path: Path) -> None:
+    """C3: workers, keepers and supervisors die, at random times and at stores; only what had begun is requeued."""
+    seed = _seed()
+    with World(tmp_path, seed=seed, lease_s=5.0) as world:
+        tally = KillStorm(world).run(10_000, within_s=1500)
+    assert tally.is_good, f"seed {seed}: {tally}"
+    assert tally.counts["adopted"] > 100
+    assert tally.counts["worker kills"] > 50

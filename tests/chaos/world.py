@@ -135,9 +135,10 @@ class World:
         poison_after: int = 0,
         env: dict[str, str] | None = None,
         past_the_proxy: bool = False,
+        name: str = "host",
     ) -> Host:
         """Starts `flowherd run` against the proxy or the engine itself, and waits until its workers are ready."""
-        folder = self.folder / "host"
+        folder = self.folder / name
         (folder / "tmp").mkdir(parents=True)
         env = (env or {}) | {
             "KRUXIAFLOW_WORKER_POISON_AFTER": str(poison_after),

@@ -12,12 +12,13 @@ from worker_kit import open_segment
 
 from flowherd.client.kruxia_poll_replies import decode_batch
 from flowherd.leases.adoption import Adoptions
-from flowherd.ledger import Cause, Cell, Host, Ledger, Life, RecordWriter, Standing
+from flowherd.ledger import Cause, Cell, Handler, Host, Ledger, Life, RecordWriter, Standing
+from flowherd.ledger.states_and_cells import WAITS_FOR_WORD
 from flowherd.worker.adopter import Adopter, Offers
 from flowherd.worker.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from flowherd.client.engine_protocol import Batch
     from flowherd.ledger import Record, Segment
@@ -79,21 +80,26 @@ class Worker:
         self.world.at_a_store(self)
 
     def steps(self) -> list[Callable[[], None]]:
-        return [self.poll, self.begin, self.complete, self.look, self.heed, self.heed]
+        return [self.poll, self.begin, self.complete, self.look, self.heed, self.heed, self.stop]
 
     def poll(self) -> None:
         most = min(self.world.rng.randint(1, 3), self.slots.free - len(self.owed()), self.room)
         if most < 1:
             return
         worker_id = f"w-{self.world.number()}"
-        ids = [f"a-{self.world.number()}" for _ in range(most)]
-        kept = self.writer.replies.keep(_reply(ids)) if self.world.rng.random() < 0.9 else None
+        ids = [self.world.lost.pop() if self.world.lost else f"a-{self.world.number()}" for _ in range(most)]
+        kept = self.writer.replies.keep(reply_with(ids)) if self.world.rng.random() < 0.9 else None
         for id_ in ids:
             index, _ = self.writer.claim(id_, worker_id, "act", now=self.world.now, lease_s=60.0, reply=kept)
             self.waiting.append(Held(id_, worker_id, index))
             self.world.claimed((id_, worker_id))
         if kept is not None:
             self.writer.replies.leave(kept)
+
+    def stop(self) -> None:
+        """Seldom: it drains, and goes on with what it has."""
+        if self.world.rng.random() < 0.05:
+            self.segment.put(Cell.ADOPTS, 0)
 
     def begin(self) -> None:
         if self.waiting:
@@ -118,15 +124,17 @@ class Worker:
     def heed(self) -> None:
         for adopted in self.adopter.answered():
             self.slots.give_back(1)
-            activity = adopted.activity
-            self.waiting.append(Held(activity.activity_id, activity.worker_id, adopted.place[0]))
+            if adopted is not None:
+                activity = adopted.activity
+                self.waiting.append(Held(activity.activity_id, activity.worker_id, adopted.place[0]))
 
 
 class World:
     """Processes, a keeper, and an engine that complains at once.
 
     Of each claim it counts what was begun, completed and failed: begun at most once; failed only if nobody can go on
-    with it; and in the end one of completed and failed.
+    with it; and in the end one of completed and failed. A claim that the keeper has found lost is never begun, and its
+    activity comes again with another claim.
     """
 
     def __init__(self, seed: int) -> None:
@@ -135,6 +143,7 @@ class World:
         self.ledger = Ledger(processes=PROCESSES, records=RECORDS)
         self._numbers = 0
         self.claims: dict[Claim, str] = {}
+        self.lost: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.workers: list[Worker] = []
         self.settling: dict[int, asyncio.Task[None]] = {}
@@ -161,11 +170,12 @@ class World:
 
     def failed(self, claim: Claim, *, had_begun: bool) -> None:
         before = self.claims[claim]
-        assert before in {"failed", "begun" if had_begun else "claimed"}, (
+        assert before in {"failed", "lost", "begun" if had_begun else "claimed"}, (
             f"{claim} is failed, and was {before}"
         )
-        self.claims[claim] = "failed"
-        self.counts["begun" if had_begun else "not begun"] += 1
+        if before != "lost":
+            self.claims[claim] = "failed"
+            self.counts["begun" if had_begun else "not begun"] += 1
 
     # The keeper
 
@@ -202,6 +212,22 @@ class World:
         self.failed((record.activity_id, record.worker_id), had_begun=record.is_at_work)
         self.at_a_store(None)
         segment.judge(record, Standing.SETTLED, 0.0)
+
+    def lose(self) -> None:
+        """A heartbeat finds that the engine has given a claim away that waits to be adopted, or to be begun then."""
+        found = [
+            (segment, record)
+            for segment in self.ledger.segments
+            if segment.life is not Life.FREE
+            for record in segment.records()
+            if _waits_for_adoption(segment, record)
+        ]
+        if found:
+            segment, record = self.rng.choice(found)
+            segment.judge(record, Standing.GONE, 0.0)
+            self.claims[record.activity_id, record.worker_id] = "lost"
+            self.lost.add(record.activity_id)
+            self.counts["lost"] += 1
 
     def kill_keeper(self) -> None:
         """Everything that it was about to do ends with it; another one begins."""
@@ -241,6 +267,8 @@ class World:
             self.kill_keeper()
         elif chance < 0.4 and beside is not None:
             self._as_keeper()
+        elif chance < 0.42 and beside is not None:
+            self.lose()
         elif chance < 0.45 and living:
             self._mislead(self.rng.choice(living))
         elif chance < 0.5:
@@ -303,19 +331,29 @@ class World:
             assert worker.slots.free == SLOTS, worker.slots
 
 
-def _reply(ids: list[str]) -> bytes:
+def reply_with(ids: Iterable[str], name: str = "act") -> bytes:
+    """The body of a reply to a poll that brings these activities."""
     items: list[dict[str, Any]] = [
         {
             "activity_id": id_,
             "workflow_id": "wf",
             "activity_key": "step",
             "worker": "py",
-            "activity_name": "act",
+            "activity_name": name,
             "parameters": {"of": id_},
         }
         for id_ in ids
     ]
     return json.dumps({"activities": items}).encode()
+
+
+def _waits_for_adoption(segment: Segment, record: Record) -> bool:
+    """True for what may still be adopted, and for what its adopter does not know to be its own yet."""
+    if not record.is_held or record.handler > Handler.ADMITTED:
+        return False
+    if segment.life is Life.ENDED:
+        return not segment.adoption.decision(record)
+    return segment.states[record.index] == WAITS_FOR_WORD
 
 
 async def _settled_tasks() -> None:

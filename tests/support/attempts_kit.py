@@ -24,6 +24,7 @@ from flowherd.ledger.attempt_history import End, decoded
 from flowherd.ledger.permits import OwnPermits
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
+from flowherd.worker.adopter import Offers
 from flowherd.worker.attempt_coordinator import Attempts
 from flowherd.worker.executor_choice import Executors
 from flowherd.worker.reporter import Reporter
@@ -149,9 +150,11 @@ class Table:
         records: int = 20,
         isolates: Isolates | None = None,
         permits: Permits | None = None,
+        engine: FakeEngine | None = None,
+        adopts: bool = False,
         **settings: Any,
     ) -> None:
-        self.engine = FakeEngine()
+        self.engine = engine or FakeEngine()
         self.ledger = Ledger(processes=1, records=records)
         self.segment = open_segment(self.ledger)
         self.writer = RecordWriter(self.segment)
@@ -180,7 +183,10 @@ class Table:
             self.ledger.segments,
             self._acknowledge,
             lambda: None,
+            offers=Offers(self.ledger, self.segment, lambda: None) if adopts else None,
         )
+        self.segment.put(Cell.LIMIT, slots)
+        self.segment.put(Cell.ADOPTS, adopts)
         self.slots = self.attempts.slots
         self._polls = 0
 

@@ -127,6 +127,7 @@ def test_submit_of_several_says_which_failed(flowherd: Flowherd) -> None:
     nothing = {"output": None, "error": None, "code": None, "attempts": None}
     assert noop == {"id": noop["id"], "status": "completed"} | nothing
     assert (hello["status"], hello["error"]) == ("failed", "name: Field required")
+    assert (hello["code"], hello["attempts"]) == ("INVALID_PARAMETERS", 1)
 
 
 # status

@@ -100,8 +100,8 @@ def test_one_stuck_activity_is_cancelled_for_good_or_handed_out_again(
         assert f"wait {activity_id} goes back to the engine" in said
         eventually(lambda: journal.read_text().count("start") == 2, "its second attempt")
         assert running() == [activity_id], "the first one was stopped"
-        code, said, _ = ctl(host, "cancel", activity_id)
-        assert "has failed for good (CANCELLED); its handler is told to stop" in said
+        code, said, _ = ctl(host, "cancel", stuck)
+        assert f"wait {activity_id} has failed for good (CANCELLED); its handler is told to stop" in said
         assert engine.ended(stuck)["activities"][0]["error"] == "cancelled by an operator"
         eventually(lambda: not running(), "its end")
         code, _, said = ctl(host, "cancel", activity_id)

@@ -14,7 +14,7 @@ WORKER_EVENTS: Mapping[str, str] = {
         "leases end."
     ),
     "activity_adopted": (
-        "info: Process `from_process` died before this activity had begun. This process goes on with it."
+        "info: Process `from_process` ended before this activity had begun. This process goes on with it."
     ),
     "activity_at_work": (
         "info: Part of `flowherd ctl stacks`: an activity that runs, and for how long (`for_s`)."

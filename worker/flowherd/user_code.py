@@ -12,11 +12,16 @@ Frame = tuple[FrameType, int]
 _PYTHONS = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
 _LIBRARIES = ("/site-packages/", "/dist-packages/")
 _OURS = str(Path(__file__).parent)
+_SUPERVISORS = (
+    "/flowherd_supervisor/"  # in an editable install it is beside no library and in no folder of ours
+)
 
 
 def is_users(file: str) -> bool:
     """True for a file that belongs to none of these."""
-    return not file.startswith(("<", _OURS, *_PYTHONS)) and not any(one in file for one in _LIBRARIES)
+    if file.startswith(("<", _OURS, *_PYTHONS)) or _SUPERVISORS in file:
+        return False
+    return not any(one in file for one in _LIBRARIES)
 
 
 def is_called(file: str) -> bool:

@@ -127,7 +127,7 @@ def _measure_all(options: BenchOptions, session: Session) -> list[Run]:
     session.screen.say(
         f"flowherd bench: {', '.join(load.name for load in loads)}; processes: {', '.join(map(str, counts))}; "
         f"{counted(options.repeat, 'time')}, {counted(slots, 'slot')}",
-        "A real engine and real worker processes on this machine; no other engine is touched.",
+        "The embedded engine and real worker processes, on this machine; no other engine is touched.",
         "",
     )
     runs: list[Run] = []

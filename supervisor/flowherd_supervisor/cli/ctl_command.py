@@ -62,7 +62,9 @@ def stacks(*, admin: AdminFlag = None, pid: PidFlag = None) -> int:
 
 @ctl_app.command
 def cancel(
-    activity_id: Annotated[str, Parameter(name="ACTIVITY_ID", help="id of the activity, as in the log")],
+    activity_id: Annotated[
+        str, Parameter(name="ID", help="id of an activity, as in the log, or of a workflow, as in status")
+    ],
     /,
     *,
     requeue: Annotated[
@@ -71,7 +73,7 @@ def cancel(
     admin: AdminFlag = None,
     pid: PidFlag = None,
 ) -> int:
-    """End a running activity: report it to the engine and stop its handler, as after a lost lease."""
+    """End a running activity, or all of a workflow on this host: report it to the engine and stop its handler."""
     return _order("cancel", admin, pid, activity_id=activity_id, requeue=requeue)
 
 

@@ -18,7 +18,7 @@ from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exit_codes import Exit
 from flowherd.logs import visible
 from flowherd_supervisor.cli.ask_local_hosts import origin
-from flowherd_supervisor.cli.explain_next import Explained, explained_here, next_of
+from flowherd_supervisor.cli.explain_next import NOTHING, Explained, explained_here, next_of
 from flowherd_supervisor.cli.status_tables import failure_text
 from flowherd_supervisor.print_text import print_text
 from flowherd_supervisor.testkit.workflow_client import ENDED, NotFound, Workflow, WorkflowClient
@@ -38,10 +38,10 @@ _STYLES = {
 _TEXTS = {
     "created": "created",
     "claimed": "claimed: {name} {activity_id}",
-    "retried": "claimed again, time {seen} on this host: {name} {activity_id}",
-    "begun": "its handler began",
-    "beat": "the last heartbeat that the engine has confirmed",
-    "returned": "its handler returned",
+    "retried": "claimed again ({nth} time on this host): {name} {activity_id}",
+    "begun": "handler started",
+    "beat": "last confirmed heartbeat",
+    "returned": "handler returned",
     "completed": "completed",
     "delivered": "completed: the keeper delivered the result that the dead process had kept",
     "failed": "failed: {words}",
@@ -51,6 +51,7 @@ _TEXTS = {
     "cancelled": "cancelled: {words}",
     "requeued": "requeued: the engine runs it again",
     "given_up": "failed for good: {words}",
+    "adopted": "its process ended before it had begun: another one goes on with it",
     "lost": "lost: the engine gave it to another worker, or ended it",
 }
 
@@ -154,6 +155,8 @@ def _ask_engine(workflow_id: str, url: str, config: WorkerConfig) -> Workflow:
         if workflow.status not in ENDED:
             with contextlib.suppress(EngineError):  # an engine that does not tell
                 workflow.orchestrator = client.hidden_trouble()
+            with contextlib.suppress(EngineError):
+                workflow.workers = client.workers_of(workflow)
         return workflow
     finally:
         client.close()
@@ -268,7 +271,8 @@ def render(document: Mapping[str, Any]) -> list[Text | Table]:
     parts: list[Text | Table] = [Text("\n".join(map(visible, lines)))]
     if document["events"]:
         parts.append(_table(document["events"]))
-    parts.append(Text(visible(f"Next: {document['next']}"), style="bold"))
+    prefix = "" if document["next"].startswith(NOTHING) else "Next: "
+    parts.append(Text(visible(f"{prefix}{document['next']}"), style="bold"))
     return parts
 
 
@@ -291,9 +295,17 @@ def _table(events: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _description(event: Mapping[str, Any]) -> str:
-    text = _TEXTS[event["event"]].format_map({**event, "words": failure_text(event)})
+    text = _TEXTS[event["event"]].format_map(
+        {**event, "words": failure_text(event), "nth": _ordinal(event.get("seen") or 1)}
+    )
     where = " in an isolate" if event.get("isolate") else ""
     return visible(text.removesuffix(": ") + where)
+
+
+def _ordinal(number: int) -> str:
+    """Returns 1st, 2nd, 3rd, 4th, …, 11th, …, 21st."""
+    suffix = "th" if number % 100 in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
 
 
 def _clock(at: float) -> str:

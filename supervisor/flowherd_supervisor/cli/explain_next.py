@@ -23,6 +23,7 @@ LONG_S = 5.0  # the longest pause between two polls is --poll-interval-max, 2 s
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0  # protocol.md §3.2
 _DONE = frozenset({"completed", "delivered"})
 _ORDER = ("stalled", "running", "stopping", "reporting", "settling", "waiting", "pending", "signal")
+NOTHING = "Nothing more happens"  # a text that begins so stands without "Next: "
 _MOST = 3  # activities named in the line; the table shows the rest
 
 
@@ -70,7 +71,7 @@ def retry_in_s(seen: int) -> float:
 def next_of(
     workflow: Workflow | None, hosts: Sequence[Explained], own: Sequence[Explained], now: float
 ) -> str:
-    """Returns the text after "Next: ".
+    """Returns the last line, without its "Next: ".
 
     Args:
         workflow: the engine's reply; None if it could not be asked.
@@ -80,13 +81,13 @@ def next_of(
 
     """
     if workflow is not None and workflow.status == "completed":
-        return "nothing: the workflow has completed."
+        return f"{NOTHING}: the workflow has completed."
     if workflow is not None and workflow.status == "failed":
-        return "nothing: the workflow has failed for good. When the cause is gone, submit it again."
+        return f"{NOTHING}: the workflow has failed for good. When the cause is gone, submit it again."
     if workflow is not None and workflow.orchestrator:
         return (
-            "nothing, until the engine is restarted: it says that it is ready, but its orchestrator, which makes steps "
-            f"ready, is unhealthy ({workflow.orchestrator})."
+            f"{NOTHING} until the engine is restarted: it says that it is ready, but its orchestrator, which makes "
+            f"steps ready, is unhealthy ({workflow.orchestrator})."
         )
     found = sorted(_all(workflow, hosts, own, now), key=lambda one: _ORDER.index(one[0]))
     if not found:
@@ -115,8 +116,9 @@ def _all(
     for step in workflow.activities if workflow is not None else ():
         if step.activity_key in held:
             continue
+        queue = workflow.workers.get(step.activity_key) if workflow is not None else None
         if step.status in {"pending", "running"}:
-            yield "pending", _of_pending(step, last.get(step.activity_key), own, now)
+            yield "pending", _of_pending(step, last.get(step.activity_key), own, now, queue)
         elif step.status == "waiting":
             yield "signal", f"{step.activity_key} waits for a signal, or for its time-out."
 
@@ -130,8 +132,8 @@ def _passed_over(workflow: Workflow, last: Mapping[str, Mapping[str, Any]], now:
             continue
         if (for_s := now - event["at"]) >= STALLED_AFTER_S and changed_at <= event["at"]:
             return (
-                f"nothing: the engine took the result of {step.activity_key} {for_s:.0f} s ago and has passed it over. "
-                "Submit the workflow again; this one fails at its time-out."
+                f"{NOTHING}: the engine took the result of {step.activity_key} {for_s:.0f} s ago and has passed it "
+                "over. Submit the workflow again; this one fails at its time-out."
             )
     return ""
 
@@ -149,6 +151,11 @@ def _of_present(one: Present, host: Explained) -> str:
         case "reporting":
             how = "completed" if one.has_result else "ended"
             return f"{what} has {how} {where}: the engine is told, as soon as it answers."
+        case "settling" if one.waits_for:
+            return (
+                f"{what} had not begun when its process ended {where}: another process goes on with it, or, if none "
+                "has a free slot, the keeper tells the engine, which may run it again."
+            )
         case "settling":
             return (
                 f"{what} has lost its process {where}: the keeper tells the engine, which may run it again."
@@ -172,24 +179,35 @@ def _standing(host: Explained, process: int | None = None) -> list[dict[str, Any
     ]
 
 
-def _of_pending(step: Step, last: Mapping[str, Any] | None, own: Sequence[Explained], now: float) -> str:
+def _of_pending(
+    step: Step, last: Mapping[str, Any] | None, own: Sequence[Explained], now: float, queue: str | None
+) -> str:
     key = step.activity_key
+    polling = [host for host in own if queue is None or host.worker == queue]
+    if queue is not None and last is None and not polling:
+        return f"{key} waits in queue {queue!r}, or runs on another machine; {_nobody(own)}"
+    polling = polling or list(own)
     if last is not None and last["event"] == "requeued":
         due_s = retry_in_s(last["seen"]) - (now - last["at"])
         when = f"in about {due_s:.0f} s" if due_s >= 1 else "at the next poll"
         return (
             f"the engine hands {key} out again {when}, unless its definition names another delay; "
-            f"{_poller(own)}."
+            f"{_poller(polling)}."
         )
     if last is not None and last["event"] == "lost":
-        return f"another worker has {key}, or the engine hands it out again; {_poller(own)}."
-    return (
-        f"{key} is claimed by the next poll for its worker type, or runs on another machine; {_poller(own)}."
-    )
+        return f"another worker has {key}, or the engine hands it out again; {_poller(polling)}."
+    return f"{key} is claimed by the next poll for its worker type, or runs on another machine; {_poller(polling)}."
+
+
+def _nobody(own: Sequence[Explained]) -> str:
+    if not own:
+        return "no host on this machine polls it: flowherd run APP starts one."
+    others = ", ".join(f"{host} polls {host.worker}" for host in own)
+    return f"no host on this machine polls it; {others}. Is the definition's worker: right?"
 
 
 def _poller(own: Sequence[Explained]) -> str:
-    """Describes the hosts that may poll for it; the engine's reply does not contain the worker type."""
+    """Describes the hosts that may poll for it."""
     if not own:
         return "no host on this machine works for this engine: flowherd run APP starts one"
     parts = []

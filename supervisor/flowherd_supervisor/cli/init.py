@@ -70,7 +70,7 @@ def init(folder: Path, name: str) -> int:
 
 
 def init_unit(unit: Path, folder: Path, name: str) -> int:
-    """Writes a unit file for systemd alone, for an app that exists.
+    """Writes a unit file for systemd alone, for an app that exists; warns of a unit that is unwise or cannot start.
 
     Args:
         unit: the file to write.
@@ -83,7 +83,15 @@ def init_unit(unit: Path, folder: Path, name: str) -> int:
     """
     _check_name(name)
     _write({unit: _filled(_UNIT, folder, name)}, unit.parent, "file")
+    sys.stderr.writelines(f"flowherd: warning: {warning}\n" for warning in _warnings(folder.resolve()))
     return Exit.CLEAN
+
+
+def _warnings(folder: Path) -> Iterator[str]:
+    if getpass.getuser() == "root":
+        yield "the unit runs as root: change User=, or write it as the user that is to run the app"
+    if any(folder.is_relative_to(hidden) for hidden in ("/tmp", "/var/tmp")):  # noqa: S108 - systemd's own
+        yield f"{folder} is hidden from the unit by PrivateTmp=yes: move the app, or remove that line"
 
 
 def _check_name(name: str) -> None:

@@ -153,11 +153,13 @@ def failure_lines(failures: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def failure_text(failure: Mapping[str, Any]) -> str:
-    """Returns the code of a failure, the exception's class where the code does not name the cause, and the message."""
+    """Returns code, class where the code does not name the cause, message and line of code of a failure."""
     code, kind, message = (failure.get(name) or "" for name in ("code", "type", "message"))
     is_named = kind == code or message.startswith(f"{kind}: ")  # the message of an exit begins with its class
     parts = (code, "" if is_named or code != _ANY_EXCEPTION else kind, message)
-    return ": ".join(part for part in parts if part)
+    text = ": ".join(part for part in parts if part)
+    line = (failure.get("line") or "").rpartition("/")[2]  # the log and JSON have the whole path
+    return f"{text}, at {line}" if line else text
 
 
 def cut(text: str, width: int) -> str:

@@ -14,14 +14,18 @@ import msgspec
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized
 from flowherd.exit_codes import Exit
 from flowherd.logs import visible
-from flowherd_supervisor.cli.ask_local_hosts import not_taken, served_here, unknown_name
+from flowherd_supervisor.cli.ask_local_hosts import not_taken, origin, served_here, unknown_name
+from flowherd_supervisor.cli.definition_check import warnings_of, workers_of
+from flowherd_supervisor.cli.submit_outcome import show_outcome
 from flowherd_supervisor.cli.submit_progress import SubmitProgress
+from flowherd_supervisor.testkit.definition_reader import read_definition
 from flowherd_supervisor.testkit.workflow_client import Workflow, WorkflowClient, one_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flowherd.settings.worker_config import WorkerConfig
+    from flowherd_supervisor.cli.ask_local_hosts import Served
     from flowherd_supervisor.testkit.workflow_client import Started
 
 _BEGINS_JSON = frozenset('{["')
@@ -88,18 +92,26 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
 
     """
     definitions = _definitions(submission)
-    _compare_with_hosts(submission, config.api_url)
+    workers = _compare_with_hosts(submission, definitions, config.api_url)
     secret = config.client_secret.get_secret_value() if config.client_secret else ""
     engine = WorkflowClient(config.api_url, (config.client_id, secret) if config.client_id else None)
-    worker_type = submission.worker_type if submission.definition is None else None
     code = Exit.CLEAN
+    running: list[Started] = []
     try:
-        queued = [engine.submit(engine.deploy(one), submission.inputs) for one in definitions]
-        for started in queued:
-            waiting = SubmitProgress(started, config.api_url, worker_type)
+        running.extend(engine.submit(engine.deploy(one), submission.inputs) for one in definitions)
+        for started in tuple(running):
+            waiting = SubmitProgress(started, config.api_url, workers)
             workflow = engine.end_of(started, waiting.look) if submission.wait else Workflow(started.status)
-            _show(started, workflow, submission)
+            running.remove(started)
+            is_one_step = submission.definition is None
+            show_outcome(started, workflow, is_one_step=is_one_step, as_json=submission.as_json)
             code = Exit.INTERNAL if workflow.status == "failed" else code
+    except KeyboardInterrupt:
+        for started in running:
+            sys.stderr.write(
+                f"flowherd: {started.definition} {started.id}: still runs: flowherd explain {started.id}\n"
+            )
+        raise
     except EngineUnauthorized as error:
         sys.stderr.write(f"flowherd: {config.api_url}: {error}\n")
         return Exit.CREDENTIALS_REFUSED
@@ -111,19 +123,32 @@ def submit(submission: Submission, config: WorkerConfig) -> int:
     return code
 
 
-def _compare_with_hosts(submission: Submission, api_url: str) -> None:
-    """Compares names and inputs with the activities of hosts on this machine.
+def _compare_with_hosts(
+    submission: Submission, definitions: Sequence[bytes], api_url: str
+) -> Mapping[str, str]:
+    """Compares names and inputs with the activities of hosts on this machine; returns each step's worker type.
 
-    Warns if the hosts that serve this engine and worker type do not have the activity, which another machine may have,
-    and if only hosts of others have it without that parameter.
+    Warns of what does not fit in a definition; if the hosts that serve this engine and worker type do not have the
+    activity, which another machine may have; and if only hosts of others have it without that parameter.
 
     Raises:
         ConfigurationError: a host that serves this engine and worker type has the activity without that parameter.
 
     """
-    if submission.definition is not None:
-        return
     hosts = served_here()
+    if submission.definition is None:
+        _compare_names(submission, hosts, api_url)
+        return {_key_of(name): submission.worker_type for name in submission.names}
+    document = read_definition(definitions[0])
+    if document is None:
+        return {}
+    own = [host for host in hosts if origin(host.engine) == origin(api_url)]
+    for warning in warnings_of(document, submission.inputs, own):
+        sys.stderr.write(f"flowherd: warning: {visible(warning)}\n")
+    return workers_of(document)
+
+
+def _compare_names(submission: Submission, hosts: Sequence[Served], api_url: str) -> None:
     own = [host for host in hosts if host.serves(api_url, submission.worker_type)]
     for name in submission.names:
         knows = any(name in host.activities for host in own)
@@ -154,32 +179,11 @@ def _definitions(submission: Submission) -> list[bytes]:
         raise ConfigurationError(f"--definition {submission.definition}: {error.strerror}") from None
 
 
+def _key_of(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name) or "step"
+
+
 def _one_step(name: str, submission: Submission) -> bytes:
-    key = re.sub(r"[^A-Za-z0-9_-]", "_", name) or "step"
+    key = _key_of(name)
     inputs = sorted(submission.inputs)
     return one_step(f"flowherd-{key}", name, inputs, worker=submission.worker_type, key=key)
-
-
-def _show(started: Started, workflow: Workflow, submission: Submission) -> None:
-    """Prints the outcome as a line of JSON, or as text."""
-    steps = workflow.outputs
-    output = next(iter(steps.values())) if submission.definition is None and steps else steps
-    if submission.as_json:
-        line = {
-            "id": started.id,
-            "status": workflow.status,
-            "output": output or None,
-            "error": workflow.error,
-            "code": workflow.code,
-            "attempts": workflow.attempts,
-        }
-        sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
-    else:
-        lines = [f"{started.definition} {started.id}: {workflow.status}"]
-        lines += [f"  {visible(workflow.error)}"] if workflow.error else []
-        lines += [f"  {workflow.code}"] if workflow.code else []
-        lines += [
-            visible(f"  {name}: {msgspec.json.encode(value).decode()}") for name, value in output.items()
-        ]
-        sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()

@@ -9,12 +9,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from flowherd.logs import visible
-from flowherd_supervisor.cli.ask_local_hosts import served_here
+from flowherd_supervisor.cli.ask_local_hosts import origin, served_here
 from flowherd_supervisor.cli.explain_next import RETRIES, explained_here, retry_in_s
 from flowherd_supervisor.cli.status_tables import failure_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flowherd_supervisor.cli.ask_local_hosts import Served
     from flowherd_supervisor.cli.explain_next import Explained
@@ -34,7 +34,7 @@ class SubmitProgress:
     Args:
         started: the workflow.
         engine: its engine's address.
-        worker_type: the worker type that should run it; None if a definition names its own.
+        workers: the worker type of each step by its key, as far as it is known.
         ask: lists the hosts on this machine.
         explain: returns what they know of a workflow.
 
@@ -44,7 +44,7 @@ class SubmitProgress:
         self,
         started: Started,
         engine: str,
-        worker_type: str | None,
+        workers: Mapping[str, str],
         ask: Callable[[], Sequence[Served]] = served_here,
         explain: Callable[[str], Sequence[Explained]] = explained_here,
     ) -> None:
@@ -52,7 +52,7 @@ class SubmitProgress:
         self._explain = explain
         self._started = started
         self._engine = engine
-        self._worker_type = worker_type
+        self._workers = workers
         self._said: set[str] = set()
         self._ask_at = 0.0
 
@@ -79,28 +79,33 @@ class SubmitProgress:
         self._ask_at = waited_s + ASK_EVERY_S
         for host in self._explain(self._started.id):
             yield from _failed_attempts(host)
-        if self._worker_type is not None:
-            yield from self._missing_pollers(self._worker_type)
+        here = [host for host in self._ask() if origin(host.engine) == origin(self._engine)]
+        pending = {step.activity_key for step in workflow.activities if step.status == "pending"}
+        for worker_type in sorted({self._workers[key] for key in pending & self._workers.keys()}):
+            yield from self._missing_pollers(worker_type, here)
 
-    def _missing_pollers(self, worker_type: str) -> Iterator[tuple[str, str]]:
-        hosts = [host for host in self._ask() if host.serves(self._engine, worker_type)]
+    def _missing_pollers(self, worker_type: str, here: Sequence[Served]) -> Iterator[tuple[str, str]]:
+        hosts = [host for host in here if host.worker == worker_type]
         if not hosts:
-            yield (
-                "none",
-                (
-                    f"no host of worker type {worker_type!r} for {self._engine} runs on this machine; "
-                    "if none runs elsewhere: flowherd run APP"
-                ),
+            others = ", ".join(sorted({host.worker for host in here if host.worker}))
+            poll = f" (the hosts here poll {others})" if others else ""
+            text = (
+                f"no host of worker type {worker_type!r} for {self._engine} runs on this machine{poll}; "
+                "if none runs elsewhere: flowherd run APP"
             )
+            yield f"none {worker_type}", text
             return
         ages = [host.polled_s_ago for host in hosts if host.polled_s_ago is not None]
         if ages and min(ages) < LONG_S:
             return
         if not any(host.free_slots for host in hosts):
-            yield "full", f"all slots of {', '.join(map(str, hosts))} are in use"
+            yield f"full {worker_type}", f"all slots of {', '.join(map(str, hosts))} are in use"
         else:
             since = f"for {min(ages):.0f} s" if ages else "yet"
-            yield "silent", f"no worker of type {worker_type!r} on this machine has polled {since}"
+            yield (
+                f"silent {worker_type}",
+                f"no worker of type {worker_type!r} on this machine has polled {since}",
+            )
 
 
 def _failed_attempts(host: Explained) -> Iterator[tuple[str, str]]:
@@ -113,5 +118,6 @@ def _failed_attempts(host: Explained) -> Iterator[tuple[str, str]]:
         elif attempt in words and event["event"] in RETRIES:
             again = ", and not again"
             if event["event"] == "requeued":
-                again = f"; the engine tries again after {retry_in_s(event['seen']):.0f} s, or as its definition says"
+                due_s = retry_in_s(event["seen"])
+                again = f"; the engine tries again in {due_s:.0f} s, unless the definition says otherwise"
             yield str(attempt), f"{event['key']}: attempt {event['seen']} on {host}: {words[attempt]}{again}"

@@ -44,11 +44,12 @@ class DumpStacks:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Let the worker finish within `within_s` seconds."""
+    """Let the worker finish within `within_s` seconds; `others_go_on` is True if the host does not stop."""
 
     index: int
     incarnation: int
     within_s: float
+    others_go_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)

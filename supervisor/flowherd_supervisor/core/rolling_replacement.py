@@ -150,4 +150,4 @@ def retire(transition: Transition, process: ProcessState) -> None:
     transition.put(
         replace(retiring, phase=Phase.DRAINING, kill_at=transition.now + within_s + DRAIN_MARGIN_S)
     )
-    transition.actions.append(Drain(process.number, process.incarnation, within_s))
+    transition.actions.append(Drain(process.number, process.incarnation, within_s, others_go_on=True))

@@ -69,8 +69,8 @@ def ready(transition: Transition, process: ProcessState, event: events.ChildRead
     )
     if process.number == KEEPER:
         return
-    if transition.state.polling:
-        transition.actions.append(SwitchPolling(process.number, process.incarnation, on=True))
+    on = transition.state.polling
+    transition.actions.append(SwitchPolling(process.number, process.incarnation, on=on))
     rolling_replacement.succeeded(transition, process)
     if not transition.state.ever_ready:
         transition.state = replace(transition.state, ever_ready=True)

@@ -188,7 +188,7 @@ def _demonstrate(session: Session, processes: int, activities: int, chaos: Chaos
     session.screen.say(
         f"flowherd demo: {len(parts)} activities analyse {files} files of the Python "
         f"{sys.version_info.major}.{sys.version_info.minor} library",
-        "A real engine and real worker processes on this machine; no other engine is touched.",
+        "The embedded engine and real worker processes, on this machine; no other engine is touched.",
         "",
     )
     began_s = time.monotonic()

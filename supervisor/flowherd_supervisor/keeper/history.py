@@ -67,6 +67,7 @@ class History:
                     "code": one.code,
                     "type": one.kind or one.code,
                     "message": one.message,
+                    "line": one.at or None,
                     "retryable": one.is_retryable,
                 }
                 for one in newest
@@ -132,13 +133,15 @@ class History:
         told = {one.sequence: one for one in attempts if one.end is not End.LOST}
         known = {one.sequence: one for one in attempts} | told | {one.sequence: one for one in failures}
         found = [one for one in known.values() if wanted in {one.workflow_id, one.activity_id}]
-        return sorted(found, key=lambda one: one.claimed_at)
+        return sorted(found, key=lambda one: (one.claimed_at, one.closed_at))
 
     def _held(self) -> Iterator[tuple[Segment, Record]]:
+        """Yields all records, except one that would take over another: until the keeper decides, that one stands."""
         for segment in self._ledger.segments:
             if segment.life is not Life.FREE and segment.readable:
                 for record in segment.records():
-                    yield segment, record
+                    if not record.is_adopting:
+                        yield segment, record
 
     def _standing(self, segment: Segment, record: Record) -> dict[str, Any]:
         """Returns the current state of a record, from which the next event follows."""
@@ -196,17 +199,26 @@ def _distinct(found: list[EndedAttempt]) -> list[EndedAttempt]:
 
 
 def _numbered(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sorts events by time and numbers the attempts of each activity on this host, as far as they are stored."""
+    """Sorts events by time and numbers the claims of each activity on this host, as far as they are stored.
+
+    An adopted attempt goes on with its predecessor's claim, so it has no event of its own for it.
+    """
     events = sorted(events, key=lambda event: float(event["at"]))
-    attempts: dict[str, list[int]] = {}
+    claims: dict[str, list[object]] = {}
+    numbered = []
     for event in events:
-        its = attempts.setdefault(event["activity_id"], [])
-        if event["sequence"] not in its:
-            its.append(event["sequence"])
-        event["seen"] = its.index(event["sequence"]) + 1
+        its, claim = claims.setdefault(event["activity_id"], []), event.pop("worker_id") or event["sequence"]
+        is_claimed = claim in its
+        if not is_claimed:
+            its.append(claim)
+        event["seen"] = its.index(claim) + 1
+        if event["event"] == "claimed" and is_claimed:
+            continue
         if event["event"] == "claimed" and event["seen"] > 1:
             event["event"] = "retried"
-    return [{name: value for name, value in event.items() if name != "sequence"} for event in events]
+        del event["sequence"]
+        numbered.append(event)
+    return numbered
 
 
 def _events_so_far(segment: Segment, record: Record) -> Iterator[dict[str, Any]]:
@@ -228,7 +240,7 @@ def _events_of(one: EndedAttempt) -> Iterator[dict[str, Any]]:
         yield {**common, "event": "begun", "at": one.begun_at, "isolate": one.is_isolated}
     if one.beat_at > one.claimed_at:
         yield {**common, "event": "beat", "at": one.beat_at}
-    words = {"code": one.code, "type": one.kind or one.code, "message": one.message}
+    words = {"code": one.code, "type": one.kind or one.code, "message": one.message, "line": one.at or None}
     match one.end:
         case End.COMPLETED:
             yield {**common, "event": "returned", "at": one.ended_at or one.closed_at}
@@ -236,8 +248,8 @@ def _events_of(one: EndedAttempt) -> Iterator[dict[str, Any]]:
         case End.DELIVERED:
             yield {**common, "event": "crashed", "at": one.ended_at}
             yield {**common, "event": "delivered", "at": one.closed_at}
-        case End.LOST:
-            yield {**common, "event": "lost", "at": one.closed_at}
+        case End.LOST | End.ADOPTED:
+            yield {**common, "event": one.end.name.lower(), "at": one.closed_at}
         case End.FAILED | End.SETTLED:
             crashed = "crashed" if one.end is End.SETTLED else "failed"
             event = _STOPPED.get(one.code, crashed) if one.end is End.SETTLED else crashed
@@ -253,4 +265,5 @@ def _common(one: EndedAttempt | Record, process: int) -> dict[str, Any]:
         "name": one.name,
         "process": process,
         "sequence": one.sequence,
+        "worker_id": one.worker_id,
     }

@@ -69,7 +69,7 @@ class LedgerWatch:
         working = any(
             segment.life is Life.LIVE and segment.get(Cell.HELD) for segment in self.ledger.segments
         )
-        return WORKING_EVERY_S if working else IDLE_EVERY_S
+        return WORKING_EVERY_S if working or self.ledger.segments.ended() else IDLE_EVERY_S
 
     def scan(self, state: Brain, handles: Iterable[Handle], now: float, awake_s: float) -> Iterator[Event]:
         """Yields the events that the ledger leads to.
@@ -83,7 +83,7 @@ class LedgerWatch:
         """
         self._witness.look()
         self._grew_before, self._grown_mb = self._grown_mb, {}
-        shortest_lease_s = inf
+        shortest_lease_s = self._shortest_lease_of_the_dead_s()
         for handle in handles:
             if found := self.checks.damage(handle, state):
                 yield events.SegmentDamaged(*_names(handle), found)
@@ -109,6 +109,13 @@ class LedgerWatch:
         self.judges = shortest_lease_s < inf
         if self.judges:
             yield from self._keeper_late(state, shortest_lease_s, (now, awake_s))
+
+    def _shortest_lease_of_the_dead_s(self) -> float:
+        """The shortest lease that the keeper has to settle, or to give to another process; infinity for none."""
+        dead = (self.ledger.segments[number] for number in self.ledger.segments.ended())
+        return min(
+            (record.lease_s for one in dead for record in one.records() if record.is_owed), default=inf
+        )
 
     def _overdue(self, handle: Handle, one: PastLimit) -> events.LimitOverdue:
         return events.LimitOverdue(

@@ -292,8 +292,8 @@ class Supervisor:
                 self._processes.abort(handle)
             case actions.SetSlots(limit=limit, n=n):
                 self._send(handle, messages.SetSlots(limit, n))
-            case actions.Drain(within_s=within_s):
-                self._send(handle, messages.Drain(within_s))
+            case actions.Drain(within_s=within_s, others_go_on=others_go_on):
+                self._send(handle, messages.Drain(within_s, others_go_on))
             case actions.Release(within_s=within_s):
                 self._send(handle, messages.Release(within_s))
             case actions.SwitchPolling(on=on):

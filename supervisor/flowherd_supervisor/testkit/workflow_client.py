@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 API = "/api/v1"
 ENDED = frozenset({"completed", "failed"})
+DEFAULT_QUEUE = "std"  # of a step that names no worker type
 PATIENCE_S = 30.0  # an engine that restarts during a wait does not fail the workflow
 _TIMEOUT_S = 35.0  # the engine may hold a reply back for up to 30 s
 _LOOK_FIRST_S, _LOOK_SLOWEST_S = 0.05, 1.0
@@ -71,11 +72,22 @@ class Step(msgspec.Struct):
     error: str | None = None
     completed_at: datetime | None = None
 
+    @property
+    def code(self) -> str | None:
+        """The engine's own code for a failure; the code that a worker sent is in none of its replies."""
+        return _code_in(self.error)
+
+    @property
+    def attempts(self) -> int | None:
+        """The number of attempts if the lease of the last one lapsed; else None: the engine does not report it."""
+        return _attempts_in(self.error)
+
 
 class Workflow(msgspec.Struct):
     """The fields of the status document that flowherd uses (protocol.md §13).
 
-    `orchestrator` is set by callers that also ask for the engine's health: see `WorkflowClient.hidden_trouble`.
+    Callers set `orchestrator` by `WorkflowClient.hidden_trouble`, and `workers`, the worker type of each step by its
+    key, by `WorkflowClient.workers_of`.
     """
 
     status: str
@@ -85,6 +97,7 @@ class Workflow(msgspec.Struct):
     created_at: datetime | None = None
     updated_at: datetime | None = None
     orchestrator: str | None = None
+    workers: dict[str, str] = {}
 
     @property
     def outputs(self) -> dict[str, dict[str, Any]]:
@@ -108,16 +121,33 @@ class Workflow(msgspec.Struct):
     @property
     def code(self) -> str | None:
         """The engine's own code for a failure; the code that a worker sent is in none of its replies."""
-        error = self.error or ""
-        if _TIMED_OUT.search(error):
-            return "ACTIVITY_TIMEOUT"
-        return "ORCHESTRATOR_ERROR" if "ORCHESTRATOR_ERROR: " in error else None
+        return _code_in(self.error)
 
     @property
     def attempts(self) -> int | None:
         """The number of attempts of a step whose leases lapsed; None for others, which the engine does not report."""
-        found = _TIMED_OUT.search(self.error or "")
-        return int(found[1]) + 1 if found else None
+        return _attempts_in(self.error)
+
+
+def _code_in(error: str | None) -> str | None:
+    if _TIMED_OUT.search(error or ""):
+        return "ACTIVITY_TIMEOUT"
+    return "ORCHESTRATOR_ERROR" if "ORCHESTRATOR_ERROR: " in (error or "") else None
+
+
+def _attempts_in(error: str | None) -> int | None:
+    found = _TIMED_OUT.search(error or "")
+    return int(found[1]) + 1 if found else None
+
+
+class _DefinedStep(msgspec.Struct):
+    key: str
+    worker: str = DEFAULT_QUEUE
+
+
+class _Definition(msgspec.Struct):
+    created_at: datetime
+    activities: list[_DefinedStep]
 
 
 class _Row(msgspec.Struct):
@@ -184,6 +214,14 @@ class WorkflowClient:
     def workflow(self, workflow_id: str) -> Workflow:
         """Returns the status document of a workflow; raises NotFound if there is none."""
         return self._call("GET", f"{API}/workflows/{quote(workflow_id, safe='')}", Workflow)
+
+    def workers_of(self, workflow: Workflow) -> dict[str, str]:
+        """Returns the worker type of each step from the newest version of its definition; {} if that is newer."""
+        path = f"{API}/workflow_definitions/{quote(workflow.definition_name, safe='')}"
+        definition = self._call("GET", path, _Definition)
+        if workflow.created_at is None or definition.created_at > workflow.created_at:
+            return {}
+        return {step.key: step.worker for step in definition.activities}
 
     def hidden_trouble(self) -> str | None:
         """The words of an orchestrator that is unhealthy in an engine that says it is ready (protocol.md §16)."""

@@ -73,7 +73,7 @@ def test_without_a_host_the_engines_reply_is_shown(explain: Explain) -> None:
     assert "created" in lines[2]
     assert "failed for good: no such size" in lines[3]
     assert lines[-1] == (
-        "Next: nothing: the workflow has failed for good. When the cause is gone, submit it again."
+        "Nothing more happens: the workflow has failed for good. When the cause is gone, submit it again."
     )
 
 
@@ -87,8 +87,19 @@ def test_an_attempt_in_an_isolate_is_shown_as_one(explain: Explain, a_host: Scri
     a_host.replies["/api/explain?id=w-1"] = Reply(200, msgspec.to_builtins(host(events=events)))
     lines = explain("w-1")[1].splitlines()
     assert [line.partition("add ")[2].strip() for line in lines[2:4]] == [
-        "its handler began", "its handler began in an isolate",
+        "handler started", "handler started in an isolate",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"), [(2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (12, "12th"), (21, "21st")]
+)
+def test_a_repeated_claim_is_counted(explain: Explain, a_host: ScriptedServer, seen: int, words: str) -> None:
+    event = {
+        "at": 1.5, "event": "retried", "seen": seen, "activity_id": "a-1", "key": "add", "name": "sum", "process": 0,
+    }  # fmt: skip
+    a_host.replies["/api/explain?id=w-1"] = Reply(200, msgspec.to_builtins(host(events=[event])))
+    assert f"claimed again ({words} time on this host): sum a-1" in explain("w-1")[1]
 
 
 def test_json_is_one_document(explain: Explain) -> None:
@@ -162,7 +173,10 @@ def a_host(explain: Explain, engine: ScriptedServer) -> Iterator[ScriptedServer]
         "seen": 1,
     }
     known = host(
-        engine=engine.url, events=[failed | {"type": "ValueError", "message": "no such size", "code": "X"}]
+        engine=engine.url,
+        events=[
+            failed | {"type": "E", "message": "no such size", "code": "X", "line": "/srv/shop.py:7 in f"}
+        ],
     )
     reply = Reply(200, msgspec.to_builtins(known))
     with scripted_server(path=folder / "7.sock") as server:
@@ -178,8 +192,26 @@ def test_the_engine_of_the_host_that_knows_the_workflow_is_asked_unnamed(
         assert code == 0
         assert out.splitlines()[0] == "sums w-1: failed"
         assert "process 0 add" in out
-        assert "failed: X: no such size" in out
+        assert "failed: X: no such size, at shop.py:7 in f" in out
     assert [request.path for request in a_host.seen] == ["/api/explain?id=w-1", "/api/explain?id=a-1"]
+
+
+def test_the_queue_of_a_pending_step_is_read_from_its_definition(
+    engine: ScriptedServer, explain: Explain, a_host: ScriptedServer
+) -> None:
+    """The workflow's own document does not have it."""
+    step = {"activity_key": "next", "status": "pending", "outputs": None, "error": None}
+    flow = {"id": "w-1", "status": "running", "definition_name": "my sums", "activities": [step]}
+    engine.replies[FLOW] = Reply(200, flow | {"created_at": CREATED, "updated_at": ENDED})
+    definition = {"name": "my sums", "version": "1", "created_at": CREATED, "activities": [{"key": "next"}]}
+    engine.replies["/api/v1/workflow_definitions/my%20sums"] = Reply(200, definition)
+    assert a_host
+    assert "next waits in queue 'std'" in explain("w-1")[1]
+    definition["created_at"] = ENDED
+    engine.replies["/api/v1/workflow_definitions/my%20sums"] = Reply(200, definition)
+    assert "next is claimed by the next poll" in explain("w-1")[1], "a newer version is not the workflow's"
+    engine.replies["/api/v1/workflow_definitions/my%20sums"] = Reply(404, NOT_FOUND)
+    assert "next is claimed by the next poll" in explain("w-1")[1]
 
 
 def test_the_configured_secret_is_shown_to_the_configured_engine_alone(

@@ -12,7 +12,7 @@ from flowherd_supervisor.cli.explain_next import next_of
 from flowherd_supervisor.testkit.workflow_client import Step, Workflow
 
 if TYPE_CHECKING:
-    from flowherd_supervisor.cli.explain_next import Present
+    from flowherd_supervisor.cli.explain_next import Explained, Present
 
 NOW = 1_000.0
 
@@ -27,7 +27,7 @@ def running(*steps: Step) -> Workflow:
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [("completed", "nothing: the workflow has completed."), ("failed", "submit it again.")],
+    [("completed", "Nothing more happens: the workflow has completed."), ("failed", "submit it again.")],
 )
 def test_an_ended_workflow_has_no_next(status: str, words: str) -> None:
     assert next_of(Workflow(status), [], [], NOW).endswith(words)
@@ -50,6 +50,10 @@ def test_an_ended_workflow_has_no_next(status: str, words: str) -> None:
             "add has completed on process 2 of app:r, pid 7: the engine is told, as soon as it answers.",
         ),
         (present("settling"), "the keeper tells the engine, which may run it again."),
+        (
+            present("settling", waits_for="a slot"),
+            "add had not begun when its process ended on process 2 of app:r, pid 7: another process goes on with it",
+        ),
         (
             present("waiting", waits_for="a slot"),
             "add begins on process 2 of app:r, pid 7 when it gets a slot.",
@@ -93,6 +97,38 @@ def test_an_activity_unknown_to_hosts_waits_for_a_poll_by_the_listed_hosts(
     more: dict[str, Any], words: str
 ) -> None:
     assert words in next_of(running(), [], [host(**more)], NOW)
+
+
+@pytest.mark.parametrize("last", [[], [event("requeued", NOW - 30.0)], [event("lost", 900.0)]])
+def test_only_hosts_that_poll_the_queue_of_an_activity_are_listed_if_it_is_known(
+    last: list[dict[str, Any]],
+) -> None:
+    workflow = running()
+    workflow.workers = {"add": "std"}
+    own = [host(events=last), host(pid=8, worker="std")]
+    said = next_of(workflow, own, own, NOW)
+    assert "app:r, pid 8 (worker type std) polls" in said
+    assert "pid 7" not in said
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ([host()], "polls it; app:r, pid 7 polls py-std. Is the definition's worker: right?"),
+        ([host(), host(pid=8)], "polls it; app:r, pid 7 polls py-std, app:r, pid 8 polls py-std. Is the"),
+        ([], "polls it: flowherd run APP starts one"),
+    ],
+)
+def test_an_activity_in_a_queue_that_no_host_here_polls_is_named_with_its_queue(
+    own: list[Explained], words: str
+) -> None:
+    """The engine's default queue is `std`; it may also run on another machine."""
+    workflow = running()
+    workflow.workers = {"add": "std"}
+    said = next_of(workflow, [], own, NOW)
+    assert said.startswith(
+        "add waits in queue 'std', or runs on another machine; no host on this machine " + words
+    )
 
 
 def test_a_stalled_process_is_the_reason_why_nothing_ends_and_no_poll_is_sent() -> None:
@@ -141,7 +177,9 @@ def test_a_result_that_the_engine_has_passed_over_is_named_after_a_minute_withou
     workflow.updated_at = datetime.fromtimestamp(NOW - changed_s_ago, UTC)
     own = [host(events=[event("completed", NOW - ago_s)])]
     said = next_of(workflow, own, own, NOW)
-    words = "nothing: the engine took the result of add 75 s ago and has passed it over. Submit the workflow again"
+    words = (
+        "Nothing more happens: the engine took the result of add 75 s ago and has passed it over. Submit the"
+    )
     assert (words in said) is is_named
 
 
@@ -149,5 +187,5 @@ def test_an_engine_that_hides_its_unhealthy_orchestrator_is_named_before_all_els
     workflow = running()
     workflow.orchestrator = "no heartbeat"
     said = next_of(workflow, [], [host()], NOW)
-    assert said.startswith("nothing, until the engine is restarted")
+    assert said.startswith("Nothing more happens until the engine is restarted: ")
     assert "(no heartbeat)" in said

@@ -100,6 +100,20 @@ def test_a_unit_can_be_had_alone_for_an_app_that_exists(
         init_unit(unit, folder, "orders")
 
 
+def test_a_unit_that_would_run_as_root_or_not_find_its_folder_is_reported(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both show only when the service starts. `PrivateTmp=yes` hides /tmp and /var/tmp from it."""
+    monkeypatch.setenv("LOGNAME", "root")
+    init_unit(folder / "a.service", Path("/var/tmp/orders"), "orders")
+    as_root, hidden = capsys.readouterr().err.splitlines()
+    assert as_root.startswith("flowherd: warning: the unit runs as root: ")
+    assert hidden.startswith("flowherd: warning: /var/tmp/orders is hidden from the unit by PrivateTmp=yes: ")
+    monkeypatch.setenv("LOGNAME", "ada")
+    init_unit(folder / "b.service", Path("/srv/orders"), "orders")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_path_that_systemd_would_misread_is_written_for_it(folder: Path) -> None:
     """`%` begins a specifier, a space ends a word."""
     init(folder / "50% off", "my_app")

@@ -115,7 +115,7 @@ def test_a_failure_is_exit_1_and_says_what_failed(engine: ScriptedServer, submit
     """The engine's own message says only that something failed."""
     engine.replies[LOOK] = ended(step("add", error="a: Field required"), status="failed")
     code, out, _ = submit("add")
-    assert (code, out) == (1, "flowherd-add w-1: failed\n  a: Field required\n")
+    assert (code, out) == (1, "flowherd-add w-1: failed\n  add: a: Field required\n")
     code, out, _ = submit("add", "--json")
     assert (code, json.loads(out)["error"], json.loads(out)["code"]) == (1, "a: Field required", None)
 
@@ -125,7 +125,7 @@ def test_what_the_engine_says_of_code_and_attempts_is_said(engine: ScriptedServe
     text = "Activity timed out after 3 retries (max_retries=3)"
     engine.replies[LOOK] = ended(step("add", error=text), status="failed")
     code, out, _ = submit("add")
-    assert (code, out) == (1, f"flowherd-add w-1: failed\n  {text}\n  ACTIVITY_TIMEOUT\n")
+    assert (code, out) == (1, f"flowherd-add w-1: failed\n  add: ACTIVITY_TIMEOUT: {text}\n")
     _, out, _ = submit("add", "--json")
     assert (json.loads(out)["code"], json.loads(out)["attempts"]) == ("ACTIVITY_TIMEOUT", 4)
 
@@ -141,7 +141,7 @@ def test_a_definition_goes_as_it_is_and_its_outputs_come_by_step(
         step("a", x=1), step("b", error="no"), step("c", error="nor"), status="failed"
     )
     code, out, _ = submit("--definition", "two.yaml", "--input", '{"n": 1}')
-    assert (code, out) == (1, 'two w-1: failed\n  b: no; c: nor\n  a: {"x":1}\n')
+    assert (code, out) == (1, 'two w-1: failed\n  b: no\n  c: nor\n  a: {"x":1}\n')
     assert engine.seen[0].body == text
     _, out, _ = submit("--definition", "two.yaml", "--json")
     assert json.loads(out)["output"] == {"a": {"x": 1}}
@@ -195,7 +195,7 @@ def test_a_wait_prints_each_failed_attempt_once_with_the_time_of_the_next(
     attempt, of = "add: attempt", " on shop:registry, pid 7: EXECUTION_ERROR: ValueError: no rate"
     lines = [line.partition("w-1: ")[2] for line in capsys.readouterr().err.splitlines()]
     assert lines[1:] == [
-        f"{attempt} 1{of}; the engine tries again after 2 s, or as its definition says",
+        f"{attempt} 1{of}; the engine tries again in 2 s, unless the definition says otherwise",
         f"{attempt} 2{of}, and not again",
     ]
 
@@ -214,7 +214,7 @@ def looked_at(
     *hosts: Served, after: Sequence[float] = (1, 6, 7, 12), known: Sequence[Explained] = ()
 ) -> SubmitProgress:
     """Waits for one pending step with these hosts and their knowledge of its workflow; returns stderr."""
-    waiting = SubmitProgress(STARTED, URL, "math", lambda: hosts, lambda _: known)
+    waiting = SubmitProgress(STARTED, URL, {"add": "math"}, lambda: hosts, lambda _: known)
     step = msgspec.convert({"activity_key": "add", "status": "pending"}, workflow_client.Step)
     for waited_s in after:
         waiting.look(workflow_client.Workflow("running", [step]), waited_s)
@@ -233,7 +233,10 @@ def looked_at(
             [],
             f"no host of worker type 'math' for {URL} runs on this machine; if none runs elsewhere: flowherd run APP",
         ),
-        ([host(worker="py-std")], "no host of worker type 'math'"),
+        (
+            [host(worker="py-std")],
+            f"no host of worker type 'math' for {URL} runs on this machine (the hosts here poll py-std); if none runs",
+        ),
         ([host(engine="http://localhost:8080")], ""),
         ([host(engine="http://127.0.0.1:9")], "no host of worker type 'math'"),
     ],
@@ -247,6 +250,46 @@ def test_a_wait_reports_missing_pollers_only_if_they_are_missing(
     assert first == "flowherd: flowherd-add w-1: running after 6 s: add pending"
     assert len(rest) == bool(said)
     assert said in "".join(rest)
+
+
+def test_a_definition_is_compared_with_the_hosts_of_its_engine(
+    engine: ScriptedServer, submit: Submit, a_host: Callable[..., None], folder: Path
+) -> None:
+    """Warnings go to stderr, before the output; the definition is deployed all the same."""
+    text = "name: two\nactivities:\n- {key: a, worker: math, activity_name: gret, dependz_on: [b]}\n"
+    (folder / "two.yaml").write_text(text)
+    a_host(activities={"greet": ["name"]})
+    code, out, err = submit("--definition", "two.yaml", "-P", "nmae=1")
+    assert (code, out.splitlines()[0]) == (0, "flowherd-add w-1: completed")
+    first, second, third = err.splitlines()
+    assert first == (
+        "flowherd: warning: step a: unknown key 'dependz_on': did you mean 'depends_on'? Engines ignore unknown keys"
+    )
+    assert second.startswith(
+        "flowherd: warning: step a: no host on this machine has an activity 'gret': did you"
+    )
+    assert third == "flowherd: warning: the definition does not use the input nmae"
+    a_host(engine=NOBODY, activities={"greet": ["name"]})
+    assert len(submit("--definition", "two.yaml")[2].splitlines()) == 1, (
+        "hosts of another engine do not count"
+    )
+
+
+@pytest.fixture
+def a_host(
+    engine: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., None]]:
+    """A host on this machine; a call says what it has, by default for the engine of the test."""
+    runtime = tmp_path_factory.mktemp("r")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    (runtime / "flowherd").mkdir(mode=0o700)
+    with scripted_server(path=runtime / "flowherd" / "7.sock") as server:
+
+        def has(**more: Any) -> None:
+            here = host(**{"engine": engine.url, **more})
+            server.replies["/api/activities"] = Reply(200, msgspec.to_builtins(here))
+
+        yield has
 
 
 def test_nothing_is_printed_about_a_short_wait(capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,31 +338,23 @@ def test_a_parameter_that_no_host_takes_is_named(takes: list[Any], given: list[s
 
 
 def test_a_misspelt_activity_is_named_at_once_with_those_that_there_are(
-    engine: ScriptedServer,
-    submit: Submit,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
+    submit: Submit, a_host: Callable[..., None]
 ) -> None:
     """It would fail after four attempts; another machine may have it, so it is no error."""
-    runtime = tmp_path_factory.mktemp("r")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    (runtime / "flowherd").mkdir(mode=0o700)
-    here = host(engine=engine.url, activities={"greet": ["name"], "count": None})
-    replies = {"/api/activities": Reply(200, msgspec.to_builtins(here))}
-    with scripted_server(replies, path=runtime / "flowherd" / "7.sock"):
-        code, out, err = submit("gret", "--worker", "math")
-        assert (code, out.splitlines()[0]) == (0, "flowherd-add w-1: completed")
-        assert err == (
-            "flowherd: warning: no host on this machine has an activity 'gret': did you mean 'greet'? "
-            "Known: count, greet (shop:registry, pid 7). Unless a host elsewhere takes it, its attempts fail as "
-            "UNKNOWN_ACTIVITY\n"
-        )
-        assert "has an activity 'x'. Known: count, greet" in submit("x", "--worker", "math")[2]
-        assert submit("greet", "-P", "name=Ada", "--worker", "math")[2] == ""
-        assert submit("gret", "--worker", "other")[2] == "", "no host here serves that worker type"
+    a_host(activities={"greet": ["name"], "count": None})
+    code, out, err = submit("gret", "--worker", "math")
+    assert (code, out.splitlines()[0]) == (0, "flowherd-add w-1: completed")
+    assert err == (
+        "flowherd: warning: no host on this machine has an activity 'gret': did you mean 'greet'? "
+        "Known: count, greet (shop:registry, pid 7). Unless a host elsewhere takes it, its attempts fail as "
+        "UNKNOWN_ACTIVITY\n"
+    )
+    assert "has an activity 'x'. Known: count, greet" in submit("x", "--worker", "math")[2]
+    assert submit("greet", "-P", "name=Ada", "--worker", "math")[2] == ""
+    assert submit("gret", "--worker", "other")[2] == "", "no host here serves that worker type"
 
 
-def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer) -> None:
+def test_ctrl_c_ends_the_wait_and_names_the_workflow_that_goes_on(engine: ScriptedServer) -> None:
     """Exit code 130, as in shells; a separate program, since shells let background programs ignore the signal."""
     engine.replies[LOOK] = ended(status="running")
     program_text = (
@@ -331,7 +366,9 @@ def test_ctrl_c_ends_the_wait_without_a_traceback(engine: ScriptedServer) -> Non
         eventually(lambda: LOOK in {request.path for request in engine.seen}, "a look at the workflow")
         program.send_signal(signal.SIGINT)
         _, err = program.communicate(timeout=CEILING_S)
-    assert (program.returncode, err) == (128 + signal.SIGINT, "")
+    assert (program.returncode, err) == (
+        128 + signal.SIGINT, "flowherd: flowherd-add w-1: still runs: flowherd explain w-1\n",
+    )  # fmt: skip
 
 
 # Wrong arguments

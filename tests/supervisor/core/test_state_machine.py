@@ -132,7 +132,7 @@ def test_p7_quiet_reaches_running_workers_and_those_to_come() -> None:
     off = events.PollingSwitched(on=False)
     assert brain.hears(off) == [SwitchPolling(0, 1, on=False), SwitchPolling(1, 1, on=False)]
     brain.hears(exited(1, running=1), after=60)
-    assert brain.hears(forked(1, 2), ready(1, 2)) == []
+    assert brain.hears(forked(1, 2), ready(1, 2)) == [SwitchPolling(1, 2, on=False)]
     assert brain.hears(events.PollingSwitched(on=True)) == [may_poll(0), may_poll(1, 2)]
 
 

@@ -25,7 +25,7 @@ def test_another_number_of_threads_is_a_successor_that_is_ready_before_the_old_o
     brain = threads(2).serve()
     assert brain.hears(events.ScaleRequested(3)) == [Spawn(0, 2, 0, workers=3)]
     orders = brain.hears(forked(0, 2), ready(0, 2))
-    assert orders == [may_poll(0, 2), SetSlots(0, 1, 0, 1), Drain(0, 1, 30.0)]
+    assert orders == [may_poll(0, 2), SetSlots(0, 1, 0, 1), Drain(0, 1, 30.0, others_go_on=True)]
     assert brain.hears(events.SlotsSeen(0, 1, 1, 2)) == [SetSlots(0, 2, 3, 1)]
     assert brain.hears(exited(0, 1, status=0)) == [SetSlots(0, 2, 5, 2)]
     assert brain.state.causes == {0: {"scale": 1}}

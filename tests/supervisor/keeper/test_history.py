@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from flowherd.activities_and_outcomes import Failed, Raised
-from flowherd.ledger import Cause, Ledger, RecordWriter, Segment, Standing
+from flowherd.leases.adoption import Adoptions
+from flowherd.ledger import Cause, Cell, Ledger, Life, RecordWriter, Segment, Standing
 from flowherd.ledger.attempt_history import End
 from flowherd.ledger.states_and_cells import Claim, Handler, pair_of
 from flowherd_supervisor.keeper.activity_rows import by_activity
 from flowherd_supervisor.keeper.history import MOST_TOLD, SHOWN_FAILURES, History
 
+if TYPE_CHECKING:
+    from flowherd.ledger.adoption_cells import KeptReply
+
 EPOCH = 1_000_000.0
-FAILURE = Failed("EXECUTION_ERROR", "no such size", retryable=True, raised=Raised("ValueError", "", ""))
+LINE = "/srv/shop.py:7 in resize"
+FAILURE = Failed(
+    "EXECUTION_ERROR", "no such size", retryable=True, raised=Raised("ValueError", "", ""), at=LINE
+)
 CRASH = Failed("WORKER_CRASHED", "worker process 0 was killed by SIGKILL", retryable=True)
 
 
@@ -26,6 +34,7 @@ class Remembered:
     def __init__(self) -> None:
         self.ledger = Ledger(processes=2, records=20)
         self.now = 1000.0
+        self.claims = 0
         self.history = History(self.ledger, lambda: self.now, lambda: EPOCH + self.now)
         self.segment, self.writer = self.process(0)
 
@@ -35,10 +44,26 @@ class Remembered:
         segment.open(index=index, incarnation=1, now=0.0)
         return segment, RecordWriter(segment)
 
-    def claim(self, activity_id: str = "a-1", *, at: float, flow: str = "flow-1", key: str = "step") -> int:
+    def claim(
+        self,
+        activity_id: str = "a-1",
+        *,
+        at: float,
+        flow: str = "flow-1",
+        key: str = "step",
+        reply: KeptReply | None = None,
+    ) -> int:
         index, self.sequence = self.writer.claim(
-            activity_id, "w-1", "resize", now=at, lease_s=60.0, workflow_id=flow, key=key
+            activity_id,
+            f"w-{self.claims}",
+            "resize",
+            now=at,
+            lease_s=60.0,
+            workflow_id=flow,
+            key=key,
+            reply=reply,
         )
+        self.claims += 1
         return index
 
     def live(
@@ -90,6 +115,7 @@ def test_a_workflow_is_shown_in_order_of_time_over_all_its_attempts(host: Rememb
     ]  # fmt: skip
     failed = host.history.explain("flow-1")["events"][2]
     assert (failed["type"], failed["message"], failed["code"]) == ("ValueError", "no such size", FAILURE.code)
+    assert failed["line"] == LINE
     assert (failed["activity_id"], failed["key"], failed["name"]) == ("a-1", "step", "resize")
     assert failed["process"] == 0
 
@@ -228,6 +254,51 @@ def test_what_the_keeper_has_settled_is_named_for_its_reason(
     assert [event for _, event, _ in host.events()] == ["claimed", *events]
 
 
+def test_what_another_process_goes_on_with_is_one_claim_that_was_adopted(host: Remembered) -> None:
+    """As long as the dead process's segment is not freed, and afterwards; what may yet be adopted is shown once."""
+    dead, dead_writer, (adopter, writer) = host.segment, host.writer, host.process(1)
+    adopter.put(Cell.LIMIT, 1)
+    adopter.put(Cell.ADOPTS, 1)
+    host.claim(at=900.0, reply=dead_writer.replies.keep(b"{}"))
+    host.claim("b-1", at=900.0, flow="flow-2")
+    dead.end(Cause.CRASH, 9)
+    record, other = dead.records()
+    place = writer.claim(
+        "a-1", record.worker_id, "resize", now=900.0, lease_s=60.0, workflow_id="flow-1", key="step",
+        adopted=(record, 0),
+    )  # fmt: skip
+    assert host.events() == [(900.0, "claimed", 1)]
+    (present,) = host.history.explain("flow-1")["present"]
+    assert (present["process"], present["state"], present["waits_for"]) == (0, "settling", "a slot")
+
+    asyncio.run(_adopt(host, dead))
+    writer.stands(place[0], pair_of(Handler.WAITING, Claim.HELD))
+    assert dead_writer.segment.life is Life.ENDED
+    assert host.events() == [(900.0, "claimed", 1), (950.0, "adopted", 1)]
+    (present,) = host.history.explain("flow-1")["present"]
+    assert (present["process"], present["state"]) == (1, "waiting")
+
+    writer.running(place[0], now=951.0, limit_s=300.0)
+    writer.clear(place[0])
+    writer.remember(*place, 951.0, 952.0, 953.0, End.COMPLETED, None)
+    dead.judge(other, Standing.SETTLED, 0.0)
+    host.ledger.absorb(dead)
+    expected = [
+        (900.0, "claimed", 1), (950.0, "adopted", 1), (951.0, "begun", 1), (952.0, "returned", 1),
+        (953.0, "completed", 1),
+    ]  # fmt: skip
+    assert host.events() == expected
+    host.ledger.remember(0.0)
+    assert host.events() == expected
+    assert [one["process"] for one in host.history.explain("flow-1")["events"]] == [0, 0, 1, 1, 1]
+
+
+async def _adopt(host: Remembered, dead: Segment) -> None:
+    """What the keeper does at 950 with an offer of an earlier keeper that was taken."""
+    keeper = Adoptions(host.ledger, lambda _: None, lambda: 950.0)
+    keeper.open([(dead, record) for record in dead.records()])
+
+
 def test_a_lease_lost_while_its_handler_runs_on_is_one_event(host: Remembered) -> None:
     index = host.claim(at=900.0)
     host.writer.running(index, now=901.0, limit_s=300.0)
@@ -247,7 +318,8 @@ def test_the_newest_failures_come_first_and_are_at_most_fifty(host: Remembered) 
     assert len(found) == SHOWN_FAILURES
     assert found[0] == {
         "at": EPOCH + 592.0, "activity": "resize", "key": "step", "activity_id": "a-59", "workflow_id": "flow-1",
-        "process": 0, "code": "EXECUTION_ERROR", "type": "ValueError", "message": "no such size", "retryable": True,
+        "process": 0, "code": "EXECUTION_ERROR", "type": "ValueError", "message": "no such size", "line": LINE,
+        "retryable": True,
     }  # fmt: skip
     assert found[-1]["activity_id"] == "a-10"
     assert host.history.failures_so_far == SHOWN_FAILURES + 10

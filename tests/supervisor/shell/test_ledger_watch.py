@@ -9,7 +9,7 @@ import pytest
 from brain import Brain
 from worker_kit import claim, open_segment
 
-from flowherd.ledger import Cell, Ledger, RecordWriter
+from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.link.link import Link
 from flowherd.worker.attempt import DETACHED
 from flowherd_supervisor.core.events import KeeperLate, LimitOverdue
@@ -56,7 +56,7 @@ class Looks:
 
     def __init__(self, ledger: Ledger, worker: Handle) -> None:
         self.ledger = ledger
-        self.worker = worker
+        self.workers = [worker]
         self.watch = LedgerWatch(ledger)
         self.state = Brain().serve().state
         self.now = self.awake_s = NOW
@@ -68,7 +68,7 @@ class Looks:
         while self.awake_s < NOW + seconds:
             step_s = min(self.watch.patience_s(self.state), NOW + seconds - self.awake_s)
             self.now, self.awake_s = self.now + step_s, self.awake_s + step_s
-            looked = self.watch.scan(self.state, [self.worker], self.now, self.awake_s)
+            looked = self.watch.scan(self.state, self.workers, self.now, self.awake_s)
             found += [fact for fact in looked if isinstance(fact, KeeperLate | LimitOverdue)]
         return found
 
@@ -85,6 +85,17 @@ def test_a_keeper_that_has_not_looked_for_two_seconds_is_late_once_something_is_
     late, *_ = looks.at(2.6)
     assert isinstance(late, KeeperLate)
     assert 2.0 < late.late_s < 2.5
+
+
+def test_a_keeper_that_has_not_looked_is_late_too_when_the_process_that_held_something_is_gone(
+    looks: Looks, writer: RecordWriter
+) -> None:
+    """What that had not begun waits for the keeper's word, with nobody else to notice that none comes."""
+    looks.ledger.tick(NOW)
+    writer.segment.end(Cause.CRASH, 9)
+    looks.workers.clear()
+    assert looks.at(2.0) == []
+    assert looks.at(2.6)
 
 
 def test_a_keeper_that_is_being_woken_from_its_rest_is_not_late(looks: Looks) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 from structlog.testing import capture_logs
-from worker_kit import claim, open_segment
+from worker_kit import open_segment
 
 from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineUnavailable
+from flowherd.leases.adoption import Adoptions
 from flowherd.leases.cancellation import Canceller, NotCancelled
-from flowherd.ledger import Ledger, RecordWriter, Standing
+from flowherd.ledger import Cause, Ledger, RecordWriter, Standing
+from flowherd.ledger.adoption_cells import FAIL
 from flowherd.ledger.attempt_history import decoded
 from flowherd.testing import FakeEngine
 
@@ -17,12 +19,15 @@ from flowherd.testing import FakeEngine
 class Host:
     """A worker that holds one activity, and what cancels it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_kept: bool = False) -> None:
         self.engine = FakeEngine()
         self.ledger = Ledger(processes=1, records=4)
         self.segment = open_segment(self.ledger)
         self.writer = RecordWriter(self.segment)
-        self.index, self.sequence = claim(self.writer)
+        kept = self.writer.replies.keep(b"{}") if is_kept else None
+        self.index, self.sequence = self.writer.claim(
+            "a-1", "w-1", "resize", now=10.0, lease_s=60.0, reply=kept
+        )
         self.woken: list[int] = []
         self.canceller = Canceller(self.engine, self.ledger, self.woken.append, deadline_s=1.0)
 
@@ -108,9 +113,115 @@ async def test_an_activity_claimed_by_another_worker_is_stopped_here() -> None:
 async def test_an_activity_that_is_not_held_or_has_a_result_is_refused() -> None:
     """A result that is being delivered takes precedence."""
     host = Host()
-    with pytest.raises(NotCancelled, match="no process of this host holds an activity a-2"):
+    with pytest.raises(
+        NotCancelled, match="no process of this host holds an activity a-2, and none of a workflow of"
+    ):
         await host.cancel("a-2")
     host.writer.reporting(host.index, None)
     with pytest.raises(NotCancelled, match="a-1 has ended: its result is on its way"):
         await host.cancel()
     assert host.engine.of("fail") == []
+
+
+class Flow(Host):
+    """A host with two activities of the workflow `flow` and one of another workflow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = {
+            name: self.writer.claim(name, "w-1", "resize", now=10.0, lease_s=60.0, workflow_id=flow)
+            for name, flow in (("b-1", "flow"), ("b-2", "flow"), ("c-1", "other"))
+        }
+
+    def stopped(self) -> list[str]:
+        standings = {name: self.segment.standing(*place) for name, place in self.places.items()}
+        return [name for name, standing in standings.items() if standing is Standing.GONE]
+
+
+async def test_a_workflow_s_id_cancels_all_its_activities_on_this_host() -> None:
+    """`flowherd status` and `submit` show that id, and no other."""
+    host = Flow()
+    assert await host.cancel("flow", requeue=True) == (
+        "resize b-1 goes back to the engine; its handler is told to stop. "
+        "resize b-2 goes back to the engine; its handler is told to stop"
+    )
+    assert host.stopped() == ["b-1", "b-2"]
+
+
+async def test_an_activity_of_a_workflow_that_has_ended_keeps_its_result() -> None:
+    host = Flow()
+    host.writer.reporting(host.places["b-1"][0], None)
+    await host.cancel("flow")
+    assert host.stopped() == ["b-2"]
+    host.writer.reporting(host.places["b-2"][0], None)
+    with pytest.raises(NotCancelled, match="flow has ended: its result is on its way"):
+        await host.cancel("flow")
+
+
+@pytest.mark.parametrize(
+    ("step", "words", "stopped"),
+    [
+        (
+            Answer(Verdict.UNKNOWN, "no row"),
+            "the engine has not taken it: no row. resize b-2 has failed",
+            ["b-2"],
+        ),
+        (
+            EngineUnavailable("no"),
+            "the engine has not answered, so nothing was stopped: no. 1 more not tried",
+            [],
+        ),
+    ],
+)
+async def test_what_of_a_workflow_is_not_cancelled_is_named(
+    step: Answer | Exception, words: str, stopped: list[str]
+) -> None:
+    """An engine that does not answer is not asked again for each activity: every call would wait as long."""
+    host = Flow()
+    host.engine.script("fail", step)
+    with pytest.raises(NotCancelled, match=f"b-1: {words}"):
+        await host.cancel("flow")
+    assert host.stopped() == stopped
+
+
+async def test_a_claim_that_was_adopted_while_the_engine_was_asked_is_stopped_where_it_is() -> None:
+    """Its process has died meanwhile: else the one that goes on would run it to its next heartbeat."""
+    host = Host()
+    record = host.segment.record(host.index)
+    assert record is not None
+    adopter = open_segment(host.ledger)
+    places: list[tuple[int, int]] = []
+
+    async def die() -> Verdict:
+        host.segment.end(Cause.CRASH, 9)
+        place = RecordWriter(adopter).claim(
+            "a-1", record.worker_id, "resize", now=10.0, lease_s=60.0, adopted=(record, 0)
+        )
+        host.segment.adoption.decide(record, place[1])
+        adopting = next(adopter.adopting())
+        adopter.judge(adopting, Standing.GOOD, 10.0)
+        host.segment.judge(record, Standing.SETTLED, 10.0)
+        places.append(place)
+        return Verdict.ACCEPTED
+
+    host.engine.script("fail", die)
+    await host.cancel()
+    assert adopter.standing(*places[0]) is Standing.GONE
+    assert host.woken == [adopter.number]
+    assert host.standing is Standing.SETTLED
+
+
+async def test_what_a_dead_process_had_not_begun_is_cancelled_and_not_adopted() -> None:
+    """It may wait for a free slot for seconds: meanwhile the operator would be told that nobody holds it."""
+    host = Host(is_kept=True)
+    host.segment.end(Cause.CRASH, 9)
+    adoptions = Adoptions(host.ledger, host.woken.append, lambda: 20.0)
+    record = host.segment.record(host.index)
+    assert record is not None
+    adoptions.open([(host.segment, record)])
+    assert (await host.cancel()).startswith("resize a-1 has failed for good (CANCELLED)")
+    adoptions.attend()
+    assert host.segment.adoption.decision(record) == FAIL
+    assert host.standing is Standing.SETTLED
+    with pytest.raises(NotCancelled, match="no process of this host holds"):
+        await host.cancel()

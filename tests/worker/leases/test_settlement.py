@@ -554,3 +554,30 @@ async def test_what_reports_while_its_handler_still_runs_is_charged_for_the_cras
     await dead.keeper.all_settled()
     assert dead.ledger.crash_history.charges("overrun").count == 1
     assert dead.ledger.crash_history.charges("kept").count == 0
+
+
+@virtual_time
+async def test_a_beat_that_meets_the_end_of_its_claim_is_no_lost_lease() -> None:
+    """It was on its way when the keeper failed the claim of the dead process, so the engine answered it with 409."""
+    dead = DeadWorker("running")
+    asked, failed = asyncio.Event(), asyncio.Event()
+
+    async def overtaken() -> Verdict:
+        asked.set()
+        await failed.wait()
+        return Verdict.GONE
+
+    async def fail() -> Verdict:
+        failed.set()
+        await asyncio.sleep(0.1)
+        return Verdict.ACCEPTED
+
+    dead.engine.script("heartbeat", overtaken)
+    dead.engine.script("fail", fail)
+    await asked.wait()
+    with capture_logs() as logs:
+        dead.end()
+        await asyncio.sleep(1.0)
+    assert "lease_lost" not in [line["event"] for line in logs]
+    assert dead.ledger.get(Host.LEASES_LOST) == 0
+    assert dead.segment.life is Life.FREE

@@ -80,3 +80,13 @@ def test_a_decision_is_about_one_record_and_not_the_next_in_its_place(writer: Re
     later = writer.segment.record(index)
     assert later is not None
     assert cells.decision(later) == 0
+
+
+def test_a_decision_is_never_changed(writer: RecordWriter) -> None:
+    """Whoever adopts may have begun: a keeper that decides again, as by a defect, must not fail it then."""
+    index, _ = claim(writer)
+    record, cells = writer.segment.record(index), writer.segment.adoption
+    assert record is not None
+    cells.decide(record, 7 << 30)
+    assert cells.decide(record, FAIL) == 7 << 30
+    assert cells.decision(record) == 7 << 30

@@ -67,6 +67,25 @@ def test_an_entry_says_all_that_is_known_of_an_attempt(ledger: Ledger) -> None:
     assert failure.message == "no such size"
 
 
+@pytest.mark.parametrize(
+    ("at", "kept"),
+    [("/srv/a.py:19 in f", "/srv/a.py:19 in f"), ("/x" * 200 + "/a.py:1 in f", "/a.py:1 in f")],
+)
+def test_a_failure_keeps_its_line_of_code_also_beside_a_long_message(
+    ledger: Ledger, at: str, kept: str
+) -> None:
+    """The end of a long path names the file, the line and the function."""
+    message = "no " * 400
+    live(
+        RecordWriter(open_segment(ledger)), 1, End.FAILED, Failed("NO_SIZE", message, retryable=False, at=at)
+    )
+    ledger.remember(0.0)
+    [failure] = decoded(ledger.history.failures.entries())
+    assert failure.at.endswith(kept)
+    assert message.startswith(failure.message)
+    assert len(failure.message) > 200
+
+
 def test_a_last_beat_is_kept_for_attempts_that_have_lasted(ledger: Ledger) -> None:
     segment = open_segment(ledger)
     writer = RecordWriter(segment)

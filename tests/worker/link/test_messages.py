@@ -46,7 +46,15 @@ UP = [
     Forked(2, 1, 4711),
     ForkFailed(2, 1, "no memory", key=3),
 ]
-DOWN = [SetSlots(4, 7), Quiet(), Resume(), Drain(30.0), Release(0.5), Finish(1.0)]
+DOWN = [
+    SetSlots(4, 7),
+    Quiet(),
+    Resume(),
+    Drain(30.0),
+    Drain(1.0, others_go_on=True),
+    Release(0.5),
+    Finish(1.0),
+]
 DOWN += [IsolateStarted(3, 4711), IsolateEnded(3, 9, "no memory"), Fork(2, 1, (5,), 4, 8, key=3)]
 
 

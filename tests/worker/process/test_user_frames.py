@@ -16,13 +16,14 @@ FROZEN = ("<frozen importlib._bootstrap>", 241, "_call_with_frames_removed")
 STDLIB = (os.__file__, 3, "walk")
 OTHERS = (json.__file__.replace("json/__init__", "site-packages/slow/thing"), 5, "connect")
 OURS = (errors.__file__, 1, "x")
+SUPERVISORS = ("/src/supervisor/flowherd_supervisor/processes/zygote.py", 2, "serve")  # an editable install
 
 
 @pytest.mark.parametrize(
     ("places", "found"),
     [
         (
-            [STDLIB, FROZEN, OTHERS, OURS, MINE, ("/srv/app/other.py", 1, "<module>")],
+            [STDLIB, FROZEN, OTHERS, OURS, SUPERVISORS, MINE, ("/srv/app/other.py", 1, "<module>")],
             "/srv/app/my_app.py:7 load",
         ),
         ([FROZEN, STDLIB, OTHERS], f"{os.__file__}:3 walk"),

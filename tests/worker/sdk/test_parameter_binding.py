@@ -141,6 +141,15 @@ def test_everything_that_is_wrong_is_named_at_once_by_path():
     assert (caught.value.code, caught.value.retryable) == ("INVALID_PARAMETERS", False)
 
 
+def test_a_wrong_null_is_called_so_since_a_missing_input_of_a_workflow_is_one():
+    with pytest.raises(InvalidParameters) as caught:
+        bound(_by_name, {"when": None, "who": 3, "kind": "a", "point": {"x": None}})
+    text = str(caught.value)
+    assert "when: Input should be a valid datetime, not null; " in text
+    assert "point.x: Input should be a valid integer, not null; point.y: Field required" in text
+    assert text.count("null") == 2
+
+
 def test_the_rest_goes_into_keyword_arguments():
     def handler(a, **rest):
         return a, rest

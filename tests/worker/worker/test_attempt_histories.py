@@ -53,6 +53,6 @@ from flowherd.sdk.run_state import CancelReason  # noqa: E402
 
 EVENTS = (
     ("admit", ()), ("begin", (1.0,)), ("stop", (CancelReason.TIMEOUT,)), ("report", (Completed(b"{}"),)),
-    ("overrun", (Completed(b"{}"),)), ("crash", (Died("killed"),)), ("lose", ()), ("acknowledge", ()),
+    ("overrun", (Completed(b"{}"),)), ("crash", (Died("killed"),)), ("lose", ()), ("leave", ()), ("acknowledge", ()),
     ("settle", ()), ("end", ()),
 )  # fmt: skip

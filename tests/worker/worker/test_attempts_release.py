@@ -7,11 +7,13 @@ import random
 
 import pytest
 from attempts_kit import State, Table, an_activity
-from virtual_time import virtual_time
+from msgspec.structs import replace
+from virtual_time import now, virtual_time
 
-from flowherd.client.engine_protocol import Verdict
+from flowherd.client.engine_protocol import Batch, Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import Cell
+from flowherd.ledger.permits import OwnPermits, Permit
 
 AWAY = EngineUnavailable("connection refused")
 
@@ -181,3 +183,45 @@ async def test_slots_records_and_counts_come_back_whatever_happens_in_whatever_o
     assert table.writer.free == table.segment.capacity
     assert table.slots.held == 0
     assert table.count(Cell.RUNNING) == 0
+
+
+@virtual_time
+async def test_what_has_not_begun_is_left_to_others_when_they_go_on_and_can_read_it() -> None:
+    """Its record stays until this process has ended, and is adopted then: no attempt is lost by a reload."""
+    table = Table(slots=1)
+    for number, reply in enumerate((b"", b"{}", b"{}")):
+        batch = Batch([replace(an_activity(f"a-{number}"), worker_id=f"t-{number}")], [], reply)
+        table.attempts.polled(table.attempts.reserve(1), batch, asked_at=now())
+    table.bring(an_activity("a-3"))
+    await table.rest()
+    await table.attempts.release(last_chance_s=0.2, others_go_on=True)
+    await asyncio.wait_for(table.attempts.all_ended(), 1.0)
+    assert codes(table) == {"a-0": "WORKER_SHUTDOWN", "a-3": "WORKER_SHUTDOWN"}
+    assert table.states() == {"a-1": State.CLAIMED, "a-2": State.CLAIMED}
+    assert table.handlers.begun.total() == 1
+    assert table.slots.held == 0
+
+
+@virtual_time
+async def test_what_has_a_slot_and_waits_for_a_permit_is_left_to_others_too() -> None:
+    """It must not begin here when the permit comes."""
+    permits = OwnPermits()
+    table = Table(permits=permits)
+
+    async def limited() -> None:
+        raise AssertionError("it begins here")
+
+    table.handlers.registry.register(limited, max_concurrent=1)
+    permit = permits.take("limited", 1)
+    assert isinstance(permit, Permit)
+    batch = Batch([replace(an_activity(name="limited"), worker_id="t-1")], [], b"{}")
+    table.attempts.polled(table.attempts.reserve(1), batch, asked_at=now())
+    await table.rest()
+    assert table.count(Cell.RUNNING) == 1
+    await table.attempts.release(last_chance_s=0.2, others_go_on=True)
+    permits.give_back(permit)
+    table.executors.permits_changed()
+    await table.rest()
+    assert table.states() == {"a-1": State.CLAIMED}
+    assert table.count(Cell.RUNNING) == 0
+    assert codes(table) == {}

@@ -108,6 +108,22 @@ async def test_quiet_takes_no_new_work_while_the_old_goes_on() -> None:
 
 
 @virtual_time
+async def test_a_worker_adopts_from_its_first_order_to_its_stop_also_while_polling_is_paused() -> None:
+    """What a sibling had not begun is work that the host has already: to requeue it would cost an attempt."""
+    rig = Rig()
+    rig.worker.wait_for_order()
+    assert rig.segment.get(Cell.ADOPTS) == 0
+    rig.worker.quiet()
+    assert rig.segment.get(Cell.ADOPTS) == 1
+    rig.worker.resume()
+    assert rig.segment.get(Cell.ADOPTS) == 1
+    rig.worker.drain(1.0)
+    await rig.task
+    rig.worker.quiet()
+    assert rig.segment.get(Cell.ADOPTS) == 0
+
+
+@virtual_time
 async def test_a_bell_makes_the_worker_heed_verdicts() -> None:
     rig = Rig()
     await rig.begin("a-1")

@@ -3,7 +3,7 @@
 No `fail` is sent for it, so it costs no attempt and no delay. The donor is a record of an ENDED segment, which nobody
 changes any more; each cell has one writer, and nothing is locked:
 
-    1  keeper   offers the donor to an incarnation that polls and has a slot: a hint, which binds nobody
+    1  keeper   offers the donor to an incarnation that does not stop and has a slot: a hint, which binds nobody
     2  worker   takes a slot, copies the reply that brought it, and writes a record of its own that names the donor,
                 ADOPTING: it stands for nothing, is not beaten, and cannot begin
     3  keeper   decides, once for all: the donor's decision is that record, or FAIL
@@ -35,6 +35,7 @@ import structlog
 from flowherd import crashpoints
 from flowherd.ledger import FINAL, Cause, Cell, Handler, Host, Life, Standing
 from flowherd.ledger.adoption_cells import FAIL
+from flowherd.ledger.attempt_history import End
 from flowherd.ledger.segment import RECORD_BITS, SEGMENT_BITS
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class _Donor:
     record: Record
     until: float
     again_at: float = 0.0
-    asked: Segment | None = None
+    asked: Counter[int] = field(default_factory=Counter)  # how often, by the number of a segment
     is_adopted: asyncio.Future[bool] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -131,7 +132,11 @@ class Adoptions:
             self._settle(segment, record)
             return True
         donor = self._donors.get((segment.number, record.sequence))
-        return donor is not None and await donor.is_adopted
+        if donor is not None:
+            return await donor.is_adopted
+        segment.adoption.decide(record, FAIL)
+        self._reached("after_decision")
+        return False
 
     def _is_adoptable(self, segment: Segment, record: Record) -> bool:
         cells, index = segment.adoption, record.index
@@ -151,7 +156,7 @@ class Adoptions:
         sequence = segment.adoption.origin(record.index)
         donor = self._donors.get((sequence >> RECORD_BITS & (1 << SEGMENT_BITS) - 1, sequence))
         found = (donor.segment, donor.record) if donor is not None else self._ledger.record_of(sequence)
-        decision = FAIL if found is None else _decision(*found)
+        decision = FAIL if found is None else found[0].adoption.decision(found[1])
         if not decision and donor is not None and segment.life is Life.LIVE and not _is_lost(donor):
             decision = record.sequence
             donor.segment.adoption.decide(donor.record, decision)
@@ -169,7 +174,11 @@ class Adoptions:
         self._wake(segment.number)
 
     def _settle(self, donor: Segment, origin: Record) -> None:
-        donor.judge(origin, Standing.SETTLED, donor.last_ok(origin.index, origin.sequence))
+        if donor.standing(origin.index, origin.sequence) is not Standing.SETTLED:
+            now, beat_at = self._clock(), donor.last_ok(origin.index, origin.sequence)
+            times = (0.0, now, now, beat_at)
+            self._ledger.history.add(origin, times, donor.get(Cell.PROCESS), None, End.ADOPTED)
+            donor.judge(origin, Standing.SETTLED, beat_at)
         self._reached("after_adoption")
         self._end(donor, origin, is_adopted=True)
 
@@ -189,12 +198,13 @@ class Adoptions:
         offered: set[Segment] = set()
         for donor in list(self._donors.values()):
             if self._is_over(donor, now, is_any=bool(rooms)):
-                donor.segment.adoption.decide(donor.record, FAIL)
+                decision = donor.segment.adoption.decide(donor.record, FAIL)
                 self._reached("after_decision")
-                self._end(donor.segment, donor.record, is_adopted=False)
+                self._end(donor.segment, donor.record, is_adopted=decision > FAIL)
             elif donor.again_at <= now and (target := _best(rooms, donor.asked)) is not None:
                 rooms[target] -= 1
-                donor.again_at, donor.asked = now + OFFER_S, target
+                donor.again_at = now + OFFER_S
+                donor.asked[target.number] += 1
                 donor.segment.adoption.offer(donor.record.index, target.life_number)
                 self._reached("after_offer")
                 offered.add(target)
@@ -219,15 +229,9 @@ class Adoptions:
         return self._is_closed or _is_lost(donor) or now >= donor.until or (was_stopped and not is_any)
 
 
-def _decision(donor: Segment, origin: Record) -> int:
-    """The decision about a donor, FAIL also for one that was settled without an offer; 0 before."""
-    decision = donor.adoption.decision(origin)
-    return decision or (FAIL if donor.standing(origin.index, origin.sequence) is Standing.SETTLED else 0)
-
-
 def _is_lost(donor: _Donor) -> bool:
-    """A heartbeat has found that it is somebody else's."""
-    return donor.segment.standing(donor.record.index, donor.record.sequence) is Standing.GONE
+    """A heartbeat has found that it is somebody else's, or an operator has cancelled it."""
+    return donor.segment.standing(donor.record.index, donor.record.sequence) in FINAL
 
 
 def _rooms(segments: Iterable[Segment]) -> dict[Segment, int]:
@@ -239,7 +243,11 @@ def _rooms(segments: Iterable[Segment]) -> dict[Segment, int]:
     }
 
 
-def _best(rooms: Mapping[Segment, int], asked: Segment | None) -> Segment | None:
-    """The segment to ask: another one than the last time, one whose loop is free, one with most room."""
+def _best(rooms: Mapping[Segment, int], asked: Mapping[int, int]) -> Segment | None:
+    """The segment to ask: the least often asked, one whose loop is free, one with most room."""
     roomy = (one for one in rooms if rooms[one] > 0)
-    return max(roomy, key=lambda one: (one is not asked, not one.get(Cell.ON_LOOP), rooms[one]), default=None)
+    return max(
+        roomy,
+        key=lambda one: (-asked.get(one.number, 0), not one.get(Cell.ON_LOOP), rooms[one]),
+        default=None,
+    )

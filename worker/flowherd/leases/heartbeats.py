@@ -239,6 +239,8 @@ class Heartbeats:
             return  # its settlement has the last word
         if segment.standing(record.index, record.sequence) in FINAL:
             return  # it was cancelled, or adopted, while the beat was under way
+        if segment.adoption.decision(present):
+            return  # its process has ended, and what the keeper tells the engine has the last word
         if answer.verdict is Verdict.ACCEPTED:
             segment.judge(record, Standing.GOOD, asked_at)
             return

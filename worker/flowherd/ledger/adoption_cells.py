@@ -62,13 +62,20 @@ class AdoptionCells:
             if number == life_number:
                 yield index
 
-    def decide(self, record: Record, decision: int) -> None:
+    def decide(self, record: Record, decision: int) -> int:
         """Stores for good who goes on with a record: `FAIL`, or the sequence of the record that takes it over.
 
         It counts once the second word is stored: what an earlier record has left in the place names another sequence.
+
+        Returns:
+            The decision that holds, which is an earlier one if there is any.
+
         """
+        if earlier := self.decision(record):
+            return earlier
         self._decisions[2 * record.index] = decision
         self._decisions[2 * record.index + 1] = record.sequence
+        return decision
 
     def decision(self, record: Record) -> int:
         """The decision about a record, 0 before."""

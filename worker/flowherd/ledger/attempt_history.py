@@ -29,8 +29,9 @@ _HEAD = struct.Struct("<ddddHBBBxxx")
 ENTRY_BYTES = 320
 _BODY_BYTES = ENTRY_BYTES - _HEAD.size
 FAILURE_BYTES = 768
-_WORDS = struct.Struct("<HHH")  # the lengths of code, kind and message
+_WORDS = struct.Struct("<HHHH")  # the lengths of code, kind, line of code and message
 _WORDS_AT = ENTRY_BYTES + _WORDS.size
+_MOST_OF_LINE = 120  # characters of a line of code; the end of a long path is kept
 MOST_ATTEMPTS, MOST_FAILURES = 10_000, 500  # of the host
 _OWN_ATTEMPTS, _OWN_FAILURES = 512, 64  # of a worker, for the time between two scans of the keeper
 _LATEST_S = 2.0**40
@@ -44,6 +45,7 @@ class End(IntEnum):
     LOST = 2  # the engine gave it to another worker
     SETTLED = 3  # the keeper reported a failure: its process died, or an operator ended it
     DELIVERED = 4  # its process died, and the keeper delivered its stored result
+    ADOPTED = 5  # its process ended before it had begun, and another one goes on with it
 
 
 _ENDS = frozenset(End)
@@ -60,7 +62,9 @@ class EndedAttempt:
         beat_at: the time of the last heartbeat that the engine confirmed, for attempts longer than a second.
         is_isolated: True when its handler ran in an isolate.
         code: the code of a failure; `kind` is the exception's class, `message` its message; "" when unknown.
+        at: the line of code that failed, such as `/srv/orders.py:19 in price`; "" when unknown.
         is_retryable: True when the engine runs it again: the failure was retryable and not the last attempt.
+        worker_id: the claim's, which an adopted attempt shares with its predecessor; "" when it was too long.
 
     """
 
@@ -80,7 +84,9 @@ class EndedAttempt:
     is_isolated: bool = False
     code: str = ""
     kind: str = ""
+    at: str = ""
     message: str = ""
+    worker_id: str = ""
 
 
 class AttemptHistory:
@@ -160,6 +166,7 @@ class AttemptHistory:
         times: tuple[float, float, float, float],
         process: int,
         failure: Failed | None,
+        end: End = End.DELIVERED,
     ) -> None:
         """Writes an attempt that the keeper has settled, with the reported failure; for the keeper only.
 
@@ -167,10 +174,11 @@ class AttemptHistory:
             record: the record as its process left it.
             times: `begun_at`, `ended_at`, `closed_at` and `beat_at` of `EndedAttempt`.
             process: the process's index.
-            failure: the reported failure, None when its result was delivered.
+            failure: the reported failure, None when its result was delivered or it was adopted.
+            end: of an attempt without a failure.
 
         """
-        end = End.DELIVERED if failure is None else End.SETTLED
+        end = end if failure is None else End.SETTLED
         body = body_of(
             record.activity_id,
             record.worker_id,
@@ -208,7 +216,7 @@ def _with_words(entry: bytes, failure: Failed) -> bytes:
     """Returns an entry for the ring of failures; long texts are cut at the end."""
     kind = failure.raised.kind if failure.raised is not None else ""
     room, parts = FAILURE_BYTES - _WORDS_AT, []
-    for text in (failure.code, kind, failure.message):
+    for text in (failure.code, kind, failure.at[-_MOST_OF_LINE:], failure.message):
         parts.append(text.encode("utf-8", "replace")[:room])
         room -= len(parts[-1])
     return entry + _WORDS.pack(*map(len, parts)) + b"".join(parts)
@@ -226,10 +234,12 @@ def _decode(entry: bytes) -> EndedAttempt | None:
         return None
     if not all(0.0 <= at < _LATEST_S for at in (claimed_at, begun_at, ended_at, closed_at, beat_at)):
         return None
-    activity_id, workflow_id, name, key, _ = texts_of(lengths, entry[_HEAD.size + HEAD.size : ENTRY_BYTES])
+    texts = entry[_HEAD.size + HEAD.size : ENTRY_BYTES]
+    activity_id, workflow_id, name, key, worker_id = texts_of(lengths, texts)
     code = kind = message = ""
+    at = ""
     if len(entry) == FAILURE_BYTES:
-        code, kind, message = _words_of(entry)
+        code, kind, at, message = _words_of(entry)
     return EndedAttempt(
         process=process,
         sequence=sequence,
@@ -247,7 +257,9 @@ def _decode(entry: bytes) -> EndedAttempt | None:
         is_isolated=bool(isolated),
         code=code,
         kind=kind,
+        at=at,
         message=message,
+        worker_id=worker_id if sum(lengths) <= len(texts) else "",
     )
 
 

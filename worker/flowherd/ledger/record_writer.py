@@ -141,6 +141,10 @@ class RecordWriter:
             reply.users += 1
         self._adoption.note_claim(index, 0 if reply is None else reply.place, adoptions)
 
+    def keeps_reply(self, index: int) -> bool:
+        """True while others can read what brought the record."""
+        return self._kept[index] is not None
+
     def _leave_reply(self, index: int) -> None:
         """Nobody can adopt a record any more: its byte says so."""
         if (reply := self._kept[index]) is not None:

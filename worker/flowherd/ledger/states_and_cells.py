@@ -134,7 +134,7 @@ class Cell(IntEnum):
     ON_LOOP = 24  # index + 1 of the record whose handler is on the loop, 0 for nobody
     BLOCKS = 25  # how often a handler was found to keep the loop too long
     FRESH_BYTES = 26  # resident memory when it was Ready
-    ADOPTS = 28  # 1 while it polls, and so takes what the keeper offers
+    ADOPTS = 28  # 1 from its first order until it stops: it takes what the keeper offers
     WAITS_FOR = 31  # one bit for each activity of which attempts wait here for a permit of the host
     BLOCKED_US = 27  # microseconds that handlers kept the loop in steps that were too long
 

@@ -115,7 +115,7 @@ class SetSlots(Message, frozen=True):
 
 
 class Quiet(Message, frozen=True):
-    """Stop polling; all other work goes on."""
+    """Stop polling; all other work goes on. The answer to a worker's Ready while polling is paused."""
 
 
 class Resume(Message, frozen=True):
@@ -123,9 +123,13 @@ class Resume(Message, frozen=True):
 
 
 class Drain(Message, frozen=True):
-    """Stop polling, finish within `within_s` seconds, requeue the rest, exit."""
+    """Stop polling, finish within `within_s` seconds, requeue the rest, exit.
+
+    With `others_go_on` the host does not stop: others adopt what has not begun by then.
+    """
 
     within_s: float
+    others_go_on: bool = False
 
 
 class Release(Message, frozen=True):

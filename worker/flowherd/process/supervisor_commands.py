@@ -110,8 +110,8 @@ def execute(worker: Worker, message: Downward) -> None:
             worker.quiet()
         case Resume():
             worker.resume()
-        case Drain(within_s):
-            worker.drain(within_s)
+        case Drain(within_s, others_go_on):
+            worker.drain(within_s, others_go_on=others_go_on)
         case Release(within_s):
             worker.release(within_s)
         case DumpStacks():

@@ -141,7 +141,7 @@ def build_worker(setup: ChildSetup, registry: Registry, place: WorkerPlace) -> B
     )
     built.start_threads()
     built.worker.set_slots(setup.slots, 0)
-    built.worker.quiet()
+    built.worker.wait_for_order()
     setup.segment.put(Cell.FRESH_BYTES, resident_bytes())
     return built
 

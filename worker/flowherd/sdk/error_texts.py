@@ -85,8 +85,8 @@ def _first_leaf(exc: BaseException) -> BaseException:
 
 
 def describe_validation(exc: ValidationError, prefix: tuple[str, ...] = ()) -> str:
-    """Lists at most ten field paths with pydantic's message for each; never input values (faults.md A11)."""
-    errors = exc.errors(include_url=False, include_context=False, include_input=False)
+    """Lists at most ten field paths with pydantic's message for each; never input values but null (faults.md A11)."""
+    errors = exc.errors(include_url=False, include_context=False)
     shown = [f"{field_path((*prefix, *error['loc']))}: {_need(error)}" for error in errors[:10]]
     if len(errors) > len(shown):
         shown.append(f"and {len(errors) - len(shown)} more")
@@ -94,7 +94,10 @@ def describe_validation(exc: ValidationError, prefix: tuple[str, ...] = ()) -> s
 
 
 def _need(error: Any) -> str:
-    return str(error["msg"]) if error["type"] in _QUOTABLE else f"is not valid ({error['type']})"
+    if error["type"] not in _QUOTABLE:
+        return f"is not valid ({error['type']})"
+    words = str(error["msg"])
+    return f"{words}, not null" if error["input"] is None and words.startswith("Input should") else words
 
 
 def field_path(parts: Iterable[str | int]) -> str:

@@ -13,7 +13,7 @@ from flowherd.ledger import Cell, Handler, Host, Standing
 from flowherd.worker.attempt import WAITING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from flowherd.activities_and_outcomes import Activity
     from flowherd.client.engine_protocol import Engine
@@ -72,6 +72,13 @@ class Offers:
                     yield segment, record
 
 
+class _Reply(NamedTuple):
+    """A reply to a dead process's poll: where it is kept here, and what it brought for this worker, by id."""
+
+    kept: KeptReply | None
+    activities: Mapping[str, Activity]
+
+
 class Adopted(NamedTuple):
     """A claim that this worker goes on with."""
 
@@ -128,7 +135,7 @@ class Adopter:
         """Takes what is offered, as far as there are slots."""
         if self._offers is None or not self._offers.are_new():
             return
-        replies: dict[tuple[int, int], KeptReply | None] = {}
+        replies: dict[tuple[int, int], _Reply] = {}
         busy = {one.id for one in self._table.owed()} | {
             one.activity.activity_id for one, _ in self._waiting.values()
         }
@@ -139,22 +146,20 @@ class Adopter:
             if record.activity_id not in busy and self._take(segment, record, replies):
                 busy.add(record.activity_id)
         for reply in replies.values():
-            if reply is not None:
-                self._writer.replies.leave(reply)
+            if reply.kept is not None:
+                self._writer.replies.leave(reply.kept)
         if self._waiting:
             self._offers.taken()
 
-    def _take(
-        self, segment: Segment, record: Record, replies: dict[tuple[int, int], KeptReply | None]
-    ) -> bool:
+    def _take(self, segment: Segment, record: Record, replies: dict[tuple[int, int], _Reply]) -> bool:
         """Writes an ADOPTING record; False if what brought it cannot be read, or is not for this worker."""
-        place = segment.adoption.reply_place(record.index)
-        reply = segment.adoption.reply(place)
-        activity = None if reply is None else self._read(reply, record)
-        if reply is None or activity is None:
+        place = segment.number, segment.adoption.reply_place(record.index)
+        if place not in replies:  # each is decoded and copied once: it may have brought a hundred others
+            replies[place] = self._read(segment.adoption.reply(place[1]), record.worker_id)
+        reply = replies[place]
+        activity = reply.activities.get(record.activity_id)
+        if activity is None or activity.worker_id != record.worker_id:
             return False
-        if (segment.number, place) not in replies:
-            replies[segment.number, place] = self._writer.replies.keep(reply)
         self._reached("before_adopting")
         claimed_at = max(record.claimed_at, segment.last_ok(record.index, record.sequence))
         try:
@@ -166,7 +171,7 @@ class Adopter:
                 lease_s=record.lease_s,
                 workflow_id=record.workflow_id,
                 key=record.key,
-                reply=replies[segment.number, place],
+                reply=reply.kept,
                 adopted=(record, segment.adoption.adoptions(record.index)),
             )
         except LedgerFull:
@@ -177,17 +182,20 @@ class Adopter:
         self._waiting[own[0]] = adopted, own[1]
         return True
 
-    def _read(self, reply: bytes, record: Record) -> Activity | None:
+    def _read(self, reply: bytes | None, worker_id: str) -> _Reply:
         try:
-            activities = self._engine.read_reply(reply, record.worker_id).activities
+            found = () if reply is None else self._engine.read_reply(reply, worker_id).activities
         except EngineError:
-            return None
-        found = (one for one in activities if one.activity_id == record.activity_id)
-        activity = next(found, None)
-        return activity if activity is not None and activity.worker_type == self._worker_type else None
+            found = ()
+        activities = {one.activity_id: one for one in found if one.worker_type == self._worker_type}
+        kept = self._writer.replies.keep(reply) if reply is not None and activities else None
+        return _Reply(kept, activities)
 
-    def answered(self) -> Iterator[Adopted]:
-        """The claims that this worker goes on with, by the keeper's word, each with a slot; lets the others go."""
+    def answered(self) -> Iterator[Adopted | None]:
+        """The claims that this worker goes on with, by the keeper's word, and None for one that it lets go.
+
+        Each holds a slot, which the caller gives back.
+        """
         for index, (adopted, sequence) in list(self._waiting.items()):
             standing = self._writer.segment.standing(index, sequence)
             if standing is Standing.UNKNOWN:
@@ -200,7 +208,7 @@ class Adopter:
             else:
                 self._writer.clear(index)
                 self._reached("after_gone")
-                self._table.slots.give_back(1)
+                yield None
 
     def _is_claimed_anew(self, adopted: Adopted) -> bool:
         """A poll has brought it meanwhile: the engine had given up the claim that was to be adopted."""

@@ -70,6 +70,7 @@ _STOP = _event(RUNNING=STOPPING, STOPPING=STOPPING)
 _REPORT = _event(WAITING=REPORTING, ADMITTED=REPORTING, RUNNING=REPORTING, STOPPING=REPORTING)
 _OVERRUN = _event(STOPPING=OVERRUN)
 _CRASH = _event(RUNNING=CRASHED, STOPPING=CRASHED)
+_LEAVE = _event(WAITING=OVER, ADMITTED=OVER)
 _LOSE = _event(WAITING=OVER, ADMITTED=OVER, RUNNING=DETACHED, STOPPING=DETACHED)
 _ACKNOWLEDGE = _event(OVERRUN=DETACHED, REPORTING=OVER)
 _SETTLE = _event(CRASHED=OVER)
@@ -232,6 +233,11 @@ class Attempt(RunState):
         """Notes that the lease is lost; legal only while HELD (a 409 to a later heartbeat means nothing)."""
         self._move(_LOSE)
         self.cancel_reason, self.due_at, self.is_decided = CancelReason.LEASE_LOST, inf, True
+
+    def leave(self) -> None:
+        """Notes that another process of the host goes on with it once this one has ended."""
+        self._move(_LEAVE)
+        self.due_at, self.is_decided = inf, True
 
     def decided(self, outcome: Completed | Failed | Died | None) -> Completed | Failed:
         """Returns the handler's outcome, or the failure for the reason for which it was stopped."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.activities_and_outcomes import Died, Failed
+from flowherd.attempt_ids import AttemptIds
 from flowherd.background import Changes
 from flowherd.ledger import FINAL, Cell
 from flowherd.ledger.states_and_cells import Claim
@@ -28,14 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from flowherd.activities_and_outcomes import Result
-    from flowherd.attempt_ids import AttemptIds
     from flowherd.client.engine_protocol import Batch, Engine
     from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import RecordWriter, Segment
     from flowherd.ledger.crash_history import CrashHistory
     from flowherd.ledger.earlier_attempts import SeenRow
     from flowherd.settings.worker_config import WorkerConfig
-    from flowherd.worker.adopter import Offers
+    from flowherd.worker.adopter import Adopted, Offers
     from flowherd.worker.attempt import Attempt
     from flowherd.worker.attempt_table_types import Reject, WakePoller
     from flowherd.worker.executor_choice import Executors
@@ -187,41 +187,48 @@ class Attempts:
         """Begins what it may adopt, and takes what is offered."""
         was_waiting = self._adopter.is_waiting
         for adopted in self._adopter.answered():
-            self._records.begin_adopted(adopted.place)
-            try:
-                commands = self._table.polled(
-                    1, [adopted.activity], asked_at=adopted.claimed_at, now=self._clock()
-                )
-            finally:
-                self._records.end_batch()
-            self._performer.perform(commands)
-            log.info(
-                "activity_adopted",
-                from_process=adopted.donor,
-                workflow_id=adopted.activity.workflow_id,
-                activity_id=adopted.activity.activity_id,
-                name=adopted.activity.name,
-            )
+            if adopted is None:
+                self._performer.perform(self._table.polled(1, now=self._clock()))
+            else:
+                self._go_on_with(adopted)
         self._take_offers()
         if was_waiting:
             self.changed()
 
+    def _go_on_with(self, adopted: Adopted) -> None:
+        one = adopted.activity
+        who = AttemptIds(one.activity_id, one.workflow_id, one.key, one.name, self._records)
+        log.info("activity_adopted", from_process=adopted.donor, **named(who.fields()))
+        self._records.begin_adopted(adopted.place)
+        try:
+            commands = self._table.polled(1, [one], asked_at=adopted.claimed_at, now=self._clock())
+        finally:
+            self._records.end_batch()
+        self._performer.perform(commands)
+
     def _take_offers(self) -> None:
         """Takes what is offered; no defect there, or in another process's memory, may cost this one its polls."""
+        reserved = self.slots.reserved
         try:
             self._adopter.look()
         except Exception:
             log.exception("internal_error")
+        if self.slots.reserved != reserved:
+            self.changed()
 
     # The end
 
-    async def release(self, last_chance_s: float) -> None:
+    async def release(self, last_chance_s: float, *, others_go_on: bool = False) -> None:
         """Requeues all attempts without an outcome, as WORKER_SHUTDOWN.
 
         Args:
             last_chance_s: seconds for handlers to end by themselves after they are cancelled.
+            others_go_on: leaves what has not begun to other processes of the host, as far as they can read it.
 
         """
+        for attempt in self._table.owed() if others_go_on else ():
+            if self._records.may_be_adopted(attempt):
+                self._performer.perform(self._table.leave(attempt))
         self._performer.perform(self._table.release(self._clock(), last_chance_s))
         await self._changes.until(lambda: not any(one.is_held for one in self._table.owed()))
 

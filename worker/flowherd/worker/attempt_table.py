@@ -122,9 +122,7 @@ class AttemptTable:
         """A poll with `reserved` slots has ended; its leases count from `asked_at`, when it was sent."""
         self.slots.give_back(reserved)
         for item in undecodable:
-            failure = Failed("INVALID_ACTIVITY", item.reason, retryable=False)
-            who = AttemptIds(item.activity_id, item.workflow_id, item.key, item.name)
-            self._reject(who, item.worker_id, failure, {})
+            self._reject(item, Failed("INVALID_ACTIVITY", item.reason, retryable=False), {})
         for activity in self._admission.order(activities):
             owed = self._owed.get(activity.activity_id)
             if owed is None or not self._claimed_again(owed, activity, asked_at):
@@ -157,7 +155,8 @@ class AttemptTable:
         elif isinstance(outcome, Died) and attempt.cancel_reason is None:
             attempt.crash(outcome)
         else:
-            self._report(attempt, self._decided(attempt, outcome))
+            self.released += attempt.cancel_reason is CancelReason.SHUTDOWN
+            self._report(attempt, attempt.decided(outcome))
         self._records.follow(attempt)
         self._leave(attempt)
         self._admit(now)
@@ -183,14 +182,12 @@ class AttemptTable:
         """The lease is lost; ignored while the attempt is being reported, when the delivery's answer decides."""
         if not attempt.is_held or self._is_abandoned:
             return []
-        had_slot = attempt.has_slot
         attempt.lose()
         if attempt.pair == DETACHED:
             self._commands.append(Stop(attempt))
             self._time_limits.grant_grace(attempt, now)
-        elif had_slot:
-            self._commands.append(Withdraw(attempt))
-            self._leave(attempt)
+        else:
+            self._withdraw(attempt)
         self._close(attempt, Ending.LOST)
         self._admit(now)
         return self._given()
@@ -231,6 +228,13 @@ class AttemptTable:
                 self._records.follow(attempt)
         return self._given()
 
+    def leave(self, attempt: Attempt) -> list[Command]:
+        """Lets an attempt go that has not begun, not its record: another process adopts it when this one has ended."""
+        attempt.leave()
+        del self._owed[attempt.id]
+        self._withdraw(attempt)
+        return self._given()
+
     def abandon(self) -> None:
         """The process is about to end: no more commands follow, and the keeper settles the records."""
         self._is_abandoned = True
@@ -249,8 +253,7 @@ class AttemptTable:
     def _claim(self, activity: Activity, asked_at: float) -> None:
         attempt = self._admission.attempt_of(activity, asked_at)
         if isinstance(attempt, Failed):
-            who = AttemptIds(activity.activity_id, activity.workflow_id, activity.key, activity.name)
-            self._reject(who, activity.worker_id, attempt, activity.settings)
+            self._reject(activity, attempt, activity.settings)
             return
         self._owed[attempt.id] = attempt
         self.backlog.add(attempt)
@@ -263,10 +266,7 @@ class AttemptTable:
         if attempt.activity.worker_id == activity.worker_id:
             return True  # twice in one poll
         match attempt.claim:
-            case Claim.HELD:
-                self._records.rebind(attempt, activity.worker_id, now=asked_at)
-                return True
-            case Claim.REPORTING if isinstance(attempt.outcome, Completed):
+            case Claim.HELD | Claim.REPORTING if not isinstance(attempt.outcome, Failed):
                 self._records.rebind(attempt, activity.worker_id, now=asked_at)
                 return True
             case Claim.REPORTING:
@@ -315,17 +315,17 @@ class AttemptTable:
         self.released += code == SHUTDOWN
         self._report(attempt, Failed(code, message, retryable=True))
         self._records.follow(attempt)
+        self._withdraw(attempt)
+
+    def _withdraw(self, attempt: Attempt) -> None:
         if not self.backlog.remove(attempt):
             self._commands.append(Withdraw(attempt))
             self._leave(attempt)
 
-    def _reject(self, who: AttemptIds, worker_id: str, failure: Failed, settings: Mapping[str, Any]) -> None:
+    def _reject(self, item: Activity | Undecodable, failure: Failed, settings: Mapping[str, Any]) -> None:
         self._rejecting += 1
-        self._commands.append(Reject(who, worker_id, failure, settings))
-
-    def _decided(self, attempt: Attempt, outcome: Completed | Failed | Died) -> Completed | Failed:
-        self.released += attempt.cancel_reason is CancelReason.SHUTDOWN
-        return attempt.decided(outcome)
+        who = AttemptIds(item.activity_id, item.workflow_id, item.key, item.name)
+        self._commands.append(Reject(who, item.worker_id, failure, settings))
 
     def _overdue(self, attempt: Attempt, now: float) -> None:
         if attempt.pair <= ADMITTED:

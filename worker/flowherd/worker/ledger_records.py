@@ -153,6 +153,10 @@ class LedgerRecords:
         else:
             writer.stands(index, pair)
 
+    def may_be_adopted(self, attempt: Attempt) -> bool:
+        """True while the reply that brought it is kept, and it has not begun."""
+        return attempt.pair <= ADMITTED and self._writer.keeps_reply(attempt.index)
+
     def rebind(self, attempt: Attempt, worker_id: str, *, now: float) -> None:
         """See `Records.rebind`."""
         attempt.activity = replace(attempt.activity, worker_id=worker_id)

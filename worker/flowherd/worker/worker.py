@@ -49,10 +49,14 @@ def _never() -> bool:
 
 @dataclass(slots=True)
 class _StopOrder:
-    """An order to stop: the time for running activities to end, and for requeueing the rest."""
+    """An order to stop: the time for running activities to end, and for requeueing the rest.
+
+    With `others_go_on` the host does not stop, and what has not begun is adopted instead.
+    """
 
     patience: Patience
     release_s: float
+    others_go_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,20 +171,27 @@ class Worker:
         self._segment.put(Cell.LIMIT, limit)
         self._segment.put(Cell.LIMIT_APPLIED, n)
 
-    def quiet(self) -> None:
-        """Stops polling; all other work goes on."""
+    def wait_for_order(self) -> None:
+        """Neither polls nor adopts before the first order, `quiet` or `resume`."""
         self._poller.set_mode(Mode.QUIET)
-        self._segment.put(Cell.ADOPTS, 0)
+
+    def quiet(self) -> None:
+        """Stops polling; all other work goes on, also what a sibling had not begun when it died."""
+        self._poller.set_mode(Mode.QUIET)
+        self._segment.put(Cell.ADOPTS, self._order is None)
 
     def resume(self) -> None:
         """Starts or resumes polling."""
         self._poller.set_mode(Mode.POLLING)
         self._segment.put(Cell.ADOPTS, self._order is None)
 
-    def drain(self, within_s: float) -> None:
-        """Stops polling, lets running activities end within `within_s` seconds, and requeues the rest."""
+    def drain(self, within_s: float, *, others_go_on: bool = False) -> None:
+        """Stops polling, lets running activities end within `within_s` seconds, and requeues the rest.
+
+        When `others_go_on`, what has not begun then is left to other processes of the host.
+        """
         if self._order is None:
-            self._give(_StopOrder(Patience(within_s, _now()), RELEASE_S))
+            self._give(_StopOrder(Patience(within_s, _now()), RELEASE_S, others_go_on))
 
     def release(self, within_s: float) -> None:
         """Requeues all activities now, within `within_s` seconds."""
@@ -229,7 +240,8 @@ class Worker:
             release_s = self._order.release_s
             give_up_at = _now() + release_s
             self._reporter.hurry()
-            await self._attempts.release(last_chance_s=release_s / 4)
+            others_go_on = self._order.others_go_on
+            await self._attempts.release(last_chance_s=release_s / 4, others_go_on=others_go_on)
             await asyncio.wait({ended}, timeout=give_up_at - _now())
         self._end_polling(polling)
         self._attempts.abandon()
