@@ -18,7 +18,7 @@ _MESSAGE_WIDTH = 140  # two lines of a terminal
 _ANY_EXCEPTION = "EXECUTION_ERROR"  # the code of an exception that has none of its own
 OVER = "its outcome is decided, but its handler runs on and keeps a slot"
 _ISOLATED = " (isolate)"
-_NOW_WIDTH = 30  # with the other columns and the id of a workflow, 80
+_NOW_WIDTH = 26  # with the other columns and the id of a workflow 76: `top` has margins
 _NOW = f"{{:>7}} {{:>4}} {{:<{_NOW_WIDTH}}} {{}}"
 
 
