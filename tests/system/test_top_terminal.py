@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import sys
 import termios
@@ -34,6 +35,7 @@ class Terminal:
     def __init__(self, *words: str, runtime: str) -> None:
         self.pid, self.descriptor = pty.fork()
         if not self.pid:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
             env = clean_environment(XDG_RUNTIME_DIR=runtime, TERM="xterm-256color")
             os.execve(sys.executable, [sys.executable, "-m", "flowherd_supervisor", *words], env)
         fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
@@ -84,6 +86,18 @@ def busy_host(engine: Engine, run_host: Callable[..., Host]) -> Host:
     engine.wait_for("fail", 1)
     eventually(lambda: host.get("/api/status").json()["failures_so_far"] == 1, "the failure is known")
     return host
+
+
+def test_top_ends_with_its_terminal_also_under_nohup(busy_host: Host) -> None:
+    terminal = Terminal("top", "--pid", str(busy_host.pid), runtime=str(busy_host.folder / "r"))
+    pidfd = os.pidfd_open(terminal.pid)
+    terminal.wait_for("app sample_app:registry on host")
+    os.close(terminal.descriptor)
+    has_ended = select.select([pidfd], [], [], CEILING_S)[0]
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.waitpid(terminal.pid, 0)
+    os.close(pidfd)
+    assert has_ended
 
 
 def test_top_shows_activities_and_failures_at_80_columns_and_leaves_by_its_key(busy_host: Host) -> None:

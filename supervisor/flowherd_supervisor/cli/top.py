@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from flowherd.errors import ConfigurationError
@@ -26,5 +27,6 @@ def top(*, admin: str | None, pid: int | None, once: bool) -> int:
         raise ConfigurationError(
             "the live view is not installed: pip install 'flowherd[top]', or use flowherd top --once"
         ) from None
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would outlive its terminal
     TopApp(feed).run()
     return Exit.CLEAN
