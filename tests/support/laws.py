@@ -242,10 +242,12 @@ def few_files_kill(source: Source) -> Iterator[str]:
 def few_files_touch_signals(source: Source) -> Iterator[str]:
     """Law 3; the engine and the demo are separate programs, not part of the process tree; isolates handle SIGTERM.
 
-    Isolates restore handlers that their activities have changed, and an orphaned keeper sets a timer that ends it
-    whatever exceptions occur.
+    The live view ends with its terminal even when its parent ignored SIGHUP. Isolates restore handlers that their
+    activities have changed, and an orphaned keeper sets a timer that ends it whatever exceptions occur.
     """
-    if source.within(SUPERVISOR, "shell/signal_pipe.py", "keeper/orphans.py", *PROGRAMS) or source.within(
+    if source.within(
+        SUPERVISOR, "shell/signal_pipe.py", "keeper/orphans.py", "cli/top.py", *PROGRAMS
+    ) or source.within(
         WORKER,
         "process/worker_process.py",
         "process/standalone.py",
