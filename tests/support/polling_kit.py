@@ -177,10 +177,14 @@ class SimChild:
             return
         at = self.policy.next_at(host.now, is_roomy=2 * self.wanted >= self.slots)
         if at > host.now + CLOSE_S:
-            alarm = self._alarm
-            host.at(at, lambda: self.look() if alarm == self._alarm else None)
+            self._look_at(at)
             return
         self._poll()
+
+    def _look_at(self, at: float) -> None:
+        self._alarm += 1
+        alarm = self._alarm
+        self.host.at(at, lambda: self.look() if alarm == self._alarm else None)
 
     def _poll(self) -> None:
         host, began_at = self.host, self.host.now
@@ -238,6 +242,7 @@ class SimChild:
         self.look()
 
     def _acknowledged(self, item: Item) -> None:
-        self.policy.acknowledged(item.workflow, self.host.now)
+        at = self.policy.acknowledged(item.workflow, self.host.now)
         self.host.on_end(item)
-        self.look()
+        if at is not None:
+            self._look_at(at)

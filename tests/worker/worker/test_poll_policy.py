@@ -314,6 +314,20 @@ def test_two_polls_of_a_host_after_receipts_are_a_pause_apart() -> None:
     assert turn == Wait(pytest.approx(10.07))
 
 
+def test_a_process_that_woke_a_sibling_polls_again_only_if_that_one_has_not_emptied_the_queue() -> None:
+    """Both would ask for the same few, and two of three such polls would bring nothing."""
+    pace = Pace(worked_at=10.0, polled_at=9.996, rang_at=10.0, is_hungry=True, pause_s=0.05)
+    me, asked_at, later = Sibling(1), 10.001, 10.0 + PATIENCE_S
+    is_asking, has_emptied = (
+        Sibling(2, polled_at=asked_at),
+        Sibling(2, polled_at=asked_at, drained_at=asked_at),
+    )
+    assert decide(pace, me, [is_asking], RHYTHM, 10.002, is_roomy=True)[0] == Wait(later)
+    assert decide(pace, me, [is_asking], RHYTHM, later, is_roomy=True)[0] == Poll()
+    assert decide(pace, me, [has_emptied], RHYTHM, 10.005, is_roomy=True)[0] == Wait(asked_at + 0.05)
+    assert decide(pace._replace(rang_at=0.0), me, [], RHYTHM, 10.002, is_roomy=True)[0] == Poll()
+
+
 def test_a_process_without_work_leaves_its_place_to_a_sibling_that_polls_soon() -> None:
     """It has the receipt, and learns from what its poll finds; stolen by others, nobody would learn."""
     pace = Pace(worked_at=1.0, polled_at=9.0, drained_at=9.0, due_at=10.0)

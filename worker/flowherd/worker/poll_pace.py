@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
 IDLE_AFTER_S = 600.0  # without work for this long, polls spread out to the longest interval
 SPREADING_S = 10.0  # seconds beyond that in which the pause grows by one interval
+PATIENCE_S = 0.01  # how long a process that woke a sibling waits for its poll
 CLOSE_S = 0.0005  # a timer may fire this early
 
 
@@ -126,8 +127,10 @@ class Pace(NamedTuple):
             is_roomy: whether at least half of what a poll can bring could start at once.
 
         """
-        if self.is_called or (self.is_hungry and is_roomy):
+        if self.is_called:
             return now
+        if self.is_hungry and is_roomy and drained_at < self.polled_at:
+            return max(now, self.rang_at + PATIENCE_S)
         since_work_s = drained_at - self.worked_at
         if since_work_s < self.pause_s - CLOSE_S:
             return max(self.receipt_at or self.worked_at, polled_at) + self.pause_s

@@ -10,7 +10,8 @@ and never twice for the same answer. Three rules, each from what every process p
              interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll; who finds at
              its place that a sibling polls soon takes another one
     leaving  at its due time a process that is busier than a sibling wakes that sibling instead, and polls only if
-             the sibling has not within 10 ms; much busier, unless what it was given last has hardly begun to end
+             the sibling has not within 10 ms; much busier, unless what it was given last has hardly begun to end;
+             after a full batch too it wakes a sibling that rests, and polls once more unless that empties the queue
 
 Activities that wait for something outside for long would else all be with whoever polled first. So a process whose last
 ones have not ended asks for no more than makes it as busy as its freest sibling, and a quarter more.
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowherd.worker.next_step import SOON_S, NextStep
 from flowherd.worker.poll_batch_size import BatchSize
-from flowherd.worker.poll_pace import CLOSE_S, Pace, Rhythm
+from flowherd.worker.poll_pace import CLOSE_S, PATIENCE_S, Pace, Rhythm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 CROWDED = 1 / 3  # of a period: a poll that comes sooner after another one tells too little
 GAP = 1 / 2  # of a period: what must be free after a place, or its owner would give it up
-PATIENCE_S = 0.01  # how long a process that left its turn to a sibling waits for its poll
 RECENTLY_S = 0.1  # a poll that began since may be under way
 LAGGING_S = 0.02  # a loop that is this late should leave work to others
 
@@ -279,15 +279,23 @@ class PollPolicy:
         self._worked_at = now
         self._siblings.say_worked(now)
 
-    def acknowledged(self, workflow_id: str, now: float) -> bool:
-        """The engine has taken the outcome of an activity of that workflow; True for the first since the last poll."""
+    def acknowledged(self, workflow_id: str, now: float) -> float | None:
+        """The engine has taken the outcome of an activity of that workflow; returns the new time to look again.
+
+        None for the same as before: it is not the first since the last poll, or nothing is expected of this process.
+        """
         self._next_step.acknowledged(workflow_id, now)
         if now != self._worked_at:  # else it is one of many
             self.worked(now)
-        is_first = not self._receipt_at
-        if is_first:
-            self._receipt_at = now
-        return is_first
+        if self._receipt_at:
+            return None
+        self._receipt_at = now
+        if not self._siblings.next_at:
+            return None
+        pace = self._pace
+        at = now if pace.is_called or pace.is_hungry else now + self._next_step.pause_s
+        self._siblings.say_next(at)
+        return at
 
     def called(self) -> None:
         """A sibling wants this process to poll."""

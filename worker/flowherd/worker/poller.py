@@ -100,7 +100,7 @@ class Poller:
         self._polls = 0
         self._mode = Mode.POLLING
         self._sleep: asyncio.Future[None] | None = None
-        self._wakes_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._wakes_when_free = 0
         self._turn: asyncio.Task[None] | None = None
         self._is_doubt_logged = False  # since the last answer
@@ -125,9 +125,12 @@ class Poller:
 
     def acknowledged(self, workflow_id: str) -> None:
         """The engine has taken an outcome, which usually makes the workflow's next activity ready: polls soon."""
-        now = self._loop.time()
-        if self._policy.acknowledged(workflow_id, now) or self._wakes_at == math.inf:
+        at = self._policy.acknowledged(workflow_id, self._loop.time())
+        if self._timer is None:
             self._wake()
+        elif at is not None:
+            self._timer.cancel()
+            self._timer = self._loop.call_at(at, self._wake)
 
     def called(self) -> None:
         """Polls at once, because a sibling has more work than it can start soon, or leaves its turn to this process."""
@@ -159,14 +162,16 @@ class Poller:
     async def _wait(self, until: float, *, when_free: int) -> None:
         """Sleeps until the time `until`, until `when_free` slots are free, or until woken."""
         loop = self._loop
-        self._sleep, self._wakes_at, self._wakes_when_free = loop.create_future(), until, when_free
-        timer = loop.call_at(until, self._wake) if until < math.inf else None
+        self._sleep, self._wakes_when_free = loop.create_future(), when_free
+        if until < math.inf:
+            self._timer = loop.call_at(until, self._wake)
         try:
             await self._sleep
         finally:
             self._sleep = None
-            if timer is not None:
-                timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
     def _wake(self) -> None:
         if self._sleep is not None and not self._sleep.done():

@@ -80,6 +80,9 @@ class Siblings:
         own: this process's segment, the only one written to.
         wakeups: the wakeups of the host.
 
+    Attributes:
+        next_at: the time of this process's next poll, as published.
+
     """
 
     def __init__(self, segments: Segments | None, own: Segment, wakeups: Wakeups | None) -> None:
@@ -88,6 +91,7 @@ class Siblings:
         self._wakeups = wakeups
         self._live: list[Segment] = []
         self._looked_at = -_LOOK_AROUND_S
+        self.next_at = 0.0
 
     @classmethod
     def none(cls, own: Segment) -> Siblings:
@@ -113,11 +117,12 @@ class Siblings:
 
     def say_next(self, at: float) -> None:
         """Publishes the time of this process's next poll, 0 for none."""
+        self.next_at = at
         self._own.set_clock(Clock.NEXT_POLL_AT, at)
 
     def say_polled(self, began_at: float) -> None:
         """Publishes the start of a poll; until its end siblings do not expect another one."""
-        self._own.set_clock(Clock.NEXT_POLL_AT, 0.0)
+        self.say_next(0.0)
         self._own.set_clock(Clock.POLLED_AT, began_at)
 
     def say_drained(self, began_at: float) -> None:
