@@ -362,6 +362,10 @@ def test_a_process_whose_activities_wait_asks_for_two_once_the_queue_was_empty()
     pace = Pace(ramp=8).after_poll(8, 8, 1.0, 1.0, random.Random(1), load=8, is_light=True)
     assert pace.after_poll(16, 1, 2.0, 2.0, random.Random(1), load=9, is_light=True).ramp == 2
     assert pace.after_poll(16, 1, 2.0, 2.0, random.Random(1), load=2, is_light=True).ramp == 16
+    emptied = [Sibling(2, polled_at=1.5, drained_at=1.5)]
+    for load, ramp in ((8, 2), (1, 16)):
+        _, after = decide(pace, Sibling(1, load=load), emptied, RHYTHM, 1.6, is_roomy=True)
+        assert after.ramp == ramp
 
 
 @pytest.mark.parametrize("polled_at", [9.95, 9.5])

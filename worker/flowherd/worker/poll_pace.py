@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
 IDLE_AFTER_S = 600.0  # without work for this long, polls spread out to the longest interval
 SPREADING_S = 10.0  # seconds beyond that in which the pause grows by one interval
+FEW = 2  # what a poll may ask for beside siblings when little is queued or activities wait
 PATIENCE_S = 0.01  # how long a process that woke a sibling waits for its poll
 CLOSE_S = 0.0005  # a timer may fire this early
 
@@ -81,9 +82,9 @@ class Pace(NamedTuple):
         if is_full:
             ramp = min(2 * ramp, MOST)
         elif self.is_filling(load - found):
-            ramp = min(ramp, 2)
+            ramp = min(ramp, FEW)
         elif not found and self.due_at:
-            ramp = max(ramp // 2, min(ramp, 2))
+            ramp = max(ramp // 2, min(ramp, FEW))
         return self._replace(
             worked_at=now if found else self.worked_at,
             receipt_at=0.0,
@@ -95,6 +96,12 @@ class Pace(NamedTuple):
             ramp=ramp,
             settled_at=load - found / 2 if found else math.inf,
             jitter=rng.uniform(0.7, 1.0),
+        )
+
+    def after_empty_poll_of_sibling(self, load: int) -> Pace:
+        """The pace, in `load`, of a process whose last poll was full, and after which a sibling emptied the queue."""
+        return self._replace(
+            is_hungry=False, ramp=min(self.ramp, FEW) if self.is_filling(load) else self.ramp
         )
 
     def after_failure(self, began_at: float, rng: Rng) -> Pace:
@@ -129,7 +136,7 @@ class Pace(NamedTuple):
         """
         if self.is_called:
             return now
-        if self.is_hungry and is_roomy and drained_at < self.polled_at:
+        if self.is_hungry and is_roomy:
             return max(now, self.rang_at + PATIENCE_S)
         since_work_s = drained_at - self.worked_at
         if since_work_s < self.pause_s - CLOSE_S:

@@ -77,6 +77,8 @@ def decide(
         _, _, polled, drained, worked, *_ = zip(*siblings, strict=True)
         drained_at, worked_at = max(drained_at, *drained), max(worked_at, *worked)
         polled_by_others_at = max(polled)
+    if pace.is_hungry and drained_at > pace.polled_at:
+        pace = pace.after_empty_poll_of_sibling(me.load)
     period_s = rhythm.period_s(now - worked_at)
     polled_at = max(pace.polled_at, polled_by_others_at)
     due_at = pace.quick_at(polled_at, drained_at, worked_at, period_s, now, is_roomy=is_roomy)
