@@ -33,7 +33,7 @@ class BatchSize:
 
     def found(self, asked: int, found: int, now: float) -> None:
         """Notes a poll that requested `asked` activities and brought `found`."""
-        if found < max(asked, 1):
+        if found < asked or asked < LEAST:
             self._since = None
             return
         if self._since is None:

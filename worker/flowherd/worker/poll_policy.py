@@ -245,8 +245,9 @@ class PollPolicy:
         It had asked for `asked` at `began_at`; `is_light` when all that came is known to leave this process free;
         `workflow_ids` are of what came.
         """
+        siblings = self._siblings.look(now)
         if workflow_ids:
-            self._learn(workflow_ids, began_at, now)
+            self._learn(workflow_ids, began_at, siblings)
         load = self._siblings.me().load
         pace = self._pace.after_poll(asked, found, began_at, now, self._rng, load=load, is_light=is_light)
         self._batch_size.found(asked, found, now)
@@ -256,13 +257,13 @@ class PollPolicy:
         if found:
             self._limit = self._poll_max
             self.worked(now)
-            if (is_full or not is_light) and (one := helper(self._siblings.look(now), now)) is not None:
+            if (is_full or not is_light) and (one := helper(siblings, now)) is not None:
                 self._siblings.wake(one.number)
                 pace = pace._replace(rang_at=now)
         self._pace = pace
 
-    def _learn(self, workflow_ids: Collection[str], began_at: float, now: float) -> None:
-        drained_at = max((one.drained_at for one in self._siblings.look(now)), default=0.0)
+    def _learn(self, workflow_ids: Collection[str], began_at: float, siblings: Sequence[Sibling]) -> None:
+        drained_at = max((one.drained_at for one in siblings), default=0.0)
         step, learned_at = self._next_step, self._next_step.learned_at
         step.found(workflow_ids, began_at, max(drained_at, self._pace.drained_at))
         if step.learned_at != learned_at:
