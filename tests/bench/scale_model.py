@@ -2,7 +2,7 @@
 
     python tests/bench/scale_model.py [--hosts 10,100,1000,10000] [--children 8] [--rate 100] [--seconds 20] [--json]
 
-A host is N children that decide by `flowherd.worker.poll_policy` itself when to poll. The engine is a number of lanes
+A host is N children that decide by `flowherd.worker.poll_turns` itself when to poll. The engine is a number of lanes
 (connections of its database) that serve requests in order; a request costs a fixed time, and more for each activity it
 hands out. Activities come as a Poisson stream for all hosts together and only wait. Three schemes:
 
@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from bench.scale_engine import EPOCH_S, Engine, Shape, World
 
 from flowherd.worker.poll_pace import Pace
-from flowherd.worker.poll_policy import Leave, Poll, Wait, decide, helper, share
+from flowherd.worker.poll_turns import Leave, Poll, Wait, decide, helper, share
 from flowherd.worker.sibling_processes import Sibling
 
 SCHEMES = ("fixed", "alone", "turns")
@@ -140,7 +140,7 @@ class Child:
         self._held += len(batch)
         self.host.claimed += len(batch)
         model.pick_ups += [now - ready_at for ready_at in batch]
-        is_full = len(batch) >= asked
+        is_full, was_hungry = len(batch) >= asked, self._pace.is_hungry
         self._pace = self._pace.after_poll(
             asked, len(batch), began_at, now, self.rng, load=self._held, is_light=True
         )
@@ -149,7 +149,7 @@ class Child:
             drained_at=self.said.drained_at if is_full else began_at,
             worked_at=now if batch else self.said.worked_at,
         )
-        if batch and is_full and (one := helper(self._siblings(), now)) is not None:
+        if batch and is_full and was_hungry and (one := helper(self._siblings(), now)) is not None:
             model.world.at(now, self.host.children[one.number].called)
         for _ in batch:
             model.world.at(now + model.shape.work_s, self._ended)

@@ -72,14 +72,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a turn that was left is taken back when nobody comes",
-        WORKER + "worker/poll_policy.py",
+        WORKER + "worker/poll_turns.py",
         "if polled_at <= pace.rang_at:",
         "if False:",
         UNIT + "worker/test_poll_policy.py::test_a_busier_process_leaves_its_turn_to_the_freest_sibling",
     ),
     Mutation(
         "a process asks for little until it has found more than that",
-        WORKER + "worker/poll_policy.py",
+        WORKER + "worker/poll_turns.py",
         "min(wanted, pace.ramp)",
         "wanted",
         UNIT + "worker/test_poll_policy.py::test_heavy_activities_queued_at_once_spread_over_the_children",

@@ -169,6 +169,7 @@ TABLE = tuple(
         "poll_batch_size",
         "poll_pace",
         "poll_policy",
+        "poll_turns",
         "slots",
         "attempt_table_types",
         "time_limits",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -172,8 +173,12 @@ class SimChild:
         self.looks += 1
         if self._is_polling:
             return
+        if self.is_draining:
+            return
         if self.wanted <= 0:
-            self.policy.pause()
+            at = self.policy.full(host.now)
+            if at < math.inf:
+                self._look_at(at)
             return
         at = self.policy.next_at(host.now, is_roomy=2 * self.wanted >= self.slots)
         if at > host.now + CLOSE_S:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import subprocess
@@ -15,8 +16,8 @@ from polling_kit import Item, SimHost
 
 from flowherd.worker.admission import claimable
 from flowherd.worker.next_step import SOON_S
-from flowherd.worker.poll_pace import RISE, Pace, Rhythm
-from flowherd.worker.poll_policy import PATIENCE_S, Leave, Poll, Wait, decide
+from flowherd.worker.poll_pace import PATIENCE_S, RISE, Pace, Rhythm
+from flowherd.worker.poll_turns import Leave, Poll, Wait, decide
 from flowherd.worker.sibling_processes import OVERDUE_S, Sibling
 
 RHYTHM = Rhythm(0.1, 2.0)
@@ -314,18 +315,55 @@ def test_two_polls_of_a_host_after_receipts_are_a_pause_apart() -> None:
     assert turn == Wait(pytest.approx(10.07))
 
 
-def test_a_process_that_woke_a_sibling_polls_again_only_if_that_one_has_not_emptied_the_queue() -> None:
-    """Both would ask for the same few, and two of three such polls would bring nothing."""
-    pace = Pace(worked_at=10.0, polled_at=9.996, rang_at=10.0, is_hungry=True, pause_s=0.05)
-    me, asked_at, later = Sibling(1), 10.001, 10.0 + PATIENCE_S
+def test_after_a_full_batch_a_process_polls_again_unless_a_sibling_has_emptied_the_queue() -> None:
+    """Two of three such polls would bring nothing."""
+    pace = Pace(worked_at=10.0, polled_at=9.996, is_hungry=True, pause_s=0.05)
+    me, asked_at = Sibling(1), 10.001
     is_asking, has_emptied = (
-        Sibling(2, polled_at=asked_at),
-        Sibling(2, polled_at=asked_at, drained_at=asked_at),
+        Sibling(2, polled_at=asked_at, drained_at=drained_at) for drained_at in (0.0, asked_at)
     )
-    assert decide(pace, me, [is_asking], RHYTHM, 10.002, is_roomy=True)[0] == Wait(later)
-    assert decide(pace, me, [is_asking], RHYTHM, later, is_roomy=True)[0] == Poll()
+    assert decide(pace, me, [is_asking], RHYTHM, 10.005, is_roomy=True)[0] == Poll()
     assert decide(pace, me, [has_emptied], RHYTHM, 10.005, is_roomy=True)[0] == Wait(asked_at + 0.05)
-    assert decide(pace._replace(rang_at=0.0), me, [], RHYTHM, 10.002, is_roomy=True)[0] == Poll()
+
+
+def test_a_sibling_is_woken_for_the_rest_of_the_queue_only_where_a_process_cannot_fetch_it_soon() -> None:
+    """To wake it, poll there and wait for its receipts costs more than the activities do."""
+    host = SimHost(2, slots=4).run(5.0)
+    policy, woken, at = host.children[0].policy, [], host.now
+    host.wake = woken.append
+
+    def poll_brings_all(at: float, *, is_light: bool = True) -> None:
+        policy.began(at)
+        policy.found(4, 4, began_at=at, now=at, is_light=is_light)
+
+    poll_brings_all(at)
+    assert policy.full(at) == at + PATIENCE_S
+    assert not woken
+    assert policy.full(at + PATIENCE_S) == policy.full(at + 2 * PATIENCE_S) == math.inf
+    assert woken == [1]
+    poll_brings_all(at + 0.03)
+    assert woken == [1, 1], "two full batches one after the other"
+    policy.began(at + 0.04)
+    policy.found(4, 0, began_at=at + 0.04, now=at + 0.04, is_light=True)
+    assert policy.full(at + 0.06) == math.inf
+    poll_brings_all(at + 0.05, is_light=False)
+    assert woken == [1, 1, 1]
+
+
+def test_a_process_polls_a_pause_after_a_sibling_that_comes_before_it() -> None:
+    """It would only wake to find that the host has just polled."""
+    pace, me = Pace(worked_at=10.0, polled_at=9.99, pause_s=0.05), Sibling(1)
+    for sibling, at in (
+        (Sibling(2, polled_at=9.9, worked_at=9.99, next_poll_at=10.04), 10.09),
+        (Sibling(2, polled_at=9.9, worked_at=9.99, next_poll_at=10.06), 10.05),
+        (
+            Sibling(2, polled_at=9.9, worked_at=9.5, next_poll_at=10.04),
+            10.05,
+        ),  # would leave its place to this one
+        (Sibling(2, polled_at=9.9, worked_at=9.99, next_poll_at=10.04, is_on_loop=True), 10.05),
+    ):
+        turn, _ = decide(pace, me, [sibling], RHYTHM, 10.01, is_roomy=True)
+        assert turn == Wait(pytest.approx(at))
 
 
 def test_a_process_without_work_leaves_its_place_to_a_sibling_that_polls_soon() -> None:

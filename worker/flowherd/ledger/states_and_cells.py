@@ -146,7 +146,7 @@ class Clock(IntEnum):
     READY_AT = 65  # worker, like all below
     LAST_GOOD_POLL = 66
     LOOP_LAG_S = 67
-    NEXT_POLL_AT = 68  # read through `flowherd.worker.poll_policy.Sibling`
+    NEXT_POLL_AT = 68  # read through `flowherd.worker.sibling_processes.Sibling`
     POLL_RTT_S = 69
     LAST_BAD_POLL = 70
     FILL = 71  # the recent share of requested activities that polls returned, 0 to 1

@@ -35,6 +35,12 @@ class Rhythm:
         return max(self.interval_s, min(self.interval_max_s, longer_s))
 
 
+def after_receipt(receipt_at: float, pause_s: float, expected_at: float) -> float:
+    """The time to poll for what follows a receipt: a pause after it, or after a sibling's poll expected before that."""
+    at = receipt_at + pause_s
+    return expected_at + pause_s if expected_at < at else at
+
+
 class Pace(NamedTuple):
     """The memory of a process between its polls. Times are monotonic seconds. A tuple, as `Sibling`.
 
@@ -118,6 +124,7 @@ class Pace(NamedTuple):
         polled_at: float,
         drained_at: float,
         worked_at: float,
+        expected_at: float,
         period_s: float,
         now: float,
         *,
@@ -129,18 +136,18 @@ class Pace(NamedTuple):
             polled_at: when the host's last poll began.
             drained_at: when the host's last poll began that brought less than was asked for.
             worked_at: when the host last got work, or had an outcome acknowledged.
+            expected_at: when a sibling polls next for what follows its own work, infinite for none.
             period_s: seconds between the polls of the host without work.
             now: monotonic seconds.
             is_roomy: whether at least half of what a poll can bring could start at once.
 
         """
-        if self.is_called:
+        if self.is_called or (self.is_hungry and is_roomy):
             return now
-        if self.is_hungry and is_roomy:
-            return max(now, self.rang_at + PATIENCE_S)
         since_work_s = drained_at - self.worked_at
         if since_work_s < self.pause_s - CLOSE_S:
-            return max(self.receipt_at or self.worked_at, polled_at) + self.pause_s
+            since = max(self.receipt_at or self.worked_at, polled_at)
+            return after_receipt(since, self.pause_s, expected_at)
         if self.worked_at < worked_at or since_work_s >= period_s:
             return None
         return drained_at + since_work_s * RISE * self.jitter

@@ -140,23 +140,24 @@ class Poller:
     async def run(self) -> None:
         """Polls until the mode is STOPPING; returns when no poll is in flight."""
         while self._mode is not Mode.STOPPING:
-            wanted = self._wanted() if self._mode is Mode.POLLING else 0
-            if not wanted:
+            if self._mode is Mode.QUIET:
                 self._policy.pause()
-                await self._wait(math.inf, when_free=1)
+                await self._wait(math.inf, when_free=_NEVER)
                 continue
-            now = self._loop.time()
+            now, wanted = self._loop.time(), self._wanted()
+            if not wanted:
+                await self._wait(self._policy.full(now), when_free=1)
+                continue
             if self._polls_wait():
                 self._policy.pause()
                 await self._wait(now + _LOOKS_AGAIN_S, when_free=_NEVER)
                 continue
             worthwhile = -(-min(self._slots.limit, self._policy.most) // 2)
-            is_roomy = wanted >= worthwhile
-            at = self._policy.next_at(now, is_roomy=is_roomy)
+            at = self._policy.next_at(now, is_roomy=wanted >= worthwhile)
             if at <= now:
                 await self._take_turn()
             else:
-                await self._wait(at, when_free=_NEVER if is_roomy else worthwhile)
+                await self._wait(at, when_free=worthwhile if self._policy.is_hungry else _NEVER)
         self._policy.pause()
 
     async def _wait(self, until: float, *, when_free: int) -> None:

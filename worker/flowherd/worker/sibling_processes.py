@@ -67,6 +67,11 @@ class Sibling(NamedTuple):
     pause_s: float = 0.0
     learned_at: float = 0.0
 
+    @property
+    def is_quick(self) -> bool:
+        """True when it polls next because its last poll brought work or an outcome was acknowledged since."""
+        return self.worked_at > self.polled_at and not self.is_on_loop
+
     def will_poll(self, now: float) -> bool:
         """True when it is expected to poll: it has free slots, and has not missed its time."""
         return not self.is_on_loop and self.next_poll_at > 0 and self.next_poll_at >= now - OVERDUE_S
