@@ -20,7 +20,9 @@ APP = "preload_app:registry"
 
 
 def start(folder: Path, engine: Engine, *flags: str, does: str = "") -> Any:
-    return running_host(folder, APP, "-p", "2", *flags, url=engine.url, env={"PRELOAD_DOES": does})
+    """With so few slots that a process cannot fetch all that `ask_all` submits: a sibling is woken for the rest."""
+    flags = ("-p", "2", "--concurrency", "4", *flags)
+    return running_host(folder, APP, *flags, url=engine.url, env={"PRELOAD_DOES": does})
 
 
 def ask_all(engine: Engine, host: Host, activity: str) -> dict[int, dict[str, Any]]:
@@ -29,7 +31,7 @@ def ask_all(engine: Engine, host: Host, activity: str) -> dict[int, dict[str, An
     outputs: dict[int, dict[str, Any]] = {}
 
     def look() -> bool:
-        for workflow in engine.submit(activity, 4):
+        for workflow in engine.submit(activity, 12):
             eventually(lambda one=workflow: engine.workflow(one)["status"] == "completed", "an answer")
             output = engine.output(workflow)
             outputs.setdefault(output["pid"], output)
