@@ -177,3 +177,13 @@ def test_chains_are_quick_again_when_the_engine_has_become_one_that_schedules_at
     host.pick_ups.clear()
     host.run(5.0)
     assert statistics.median(host.pick_ups) <= 0.003
+
+
+def test_a_receipt_from_before_a_sibling_took_the_next_activity_teaches_nothing() -> None:
+    """What is found may be the activity after that one."""
+    for taken_at, learned_at in ((99.5, 100.4), (100.1, 0.0)):
+        step = NextStep(0.1)
+        step.found(["wf"], 99.0, 0.0)
+        step.acknowledged("wf", 100.0)
+        step.found(["wf"], 100.4, 100.2, taken_at)
+        assert step.learned_at == learned_at

@@ -110,6 +110,17 @@ def test_a_chain_of_dependent_steps_goes_on_within_milliseconds(children: int) -
     assert statistics.median(host.pick_ups) <= 0.003
 
 
+@pytest.mark.parametrize(("children", "seed"), [(2, 3), (4, 1)])
+def test_more_chains_than_slots_do_not_slow_each_other_down(children: int, seed: int) -> None:
+    """A receipt from before a sibling took the next activity says nothing of the one after; pauses grew to 100 ms."""
+    host, rng = SimHost(children, slots=8, seed=seed).run(5.0), random.Random(seed)
+    host.on_end = lambda item: host.arrive(Item(host.now + SOON_S, 0.002, workflow=item.workflow))
+    for _ in range(10):
+        host.arrive(Item(host.now + rng.random(), 0.002))
+    host.run(6.0)
+    assert quantile(host.pick_ups, 0.99) <= 0.003
+
+
 @pytest.mark.parametrize("warm_up", [False, True])
 @pytest.mark.parametrize(("count", "most"), [(12, 4), (5, 2), (4, 1)])
 def test_heavy_activities_queued_at_once_spread_over_the_children(

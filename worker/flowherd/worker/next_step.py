@@ -59,16 +59,20 @@ class NextStep:
         self._seen = FIRST
         self.pause_s, self.learned_at = min(max(pause_s, SOON_S), self._longest_s), learned_at
 
-    def found(self, workflow_ids: Iterable[str], asked_at: float, drained_at: float) -> None:
+    def found(
+        self, workflow_ids: Iterable[str], asked_at: float, drained_at: float, taken_at: float = 0.0
+    ) -> None:
         """A poll that began at `asked_at` has brought activities of these workflows, each as often as there are.
 
-        The host's last poll before it that had left nothing in the queue began at `drained_at`. Activities beside each
-        other say nothing: what comes after the receipt of one may have been ready long before.
+        The host's last poll before it that had left nothing in the queue began at `drained_at`; a sibling's last one
+        that brought it something at `taken_at`. Activities beside each other say nothing: what comes after the receipt
+        of one may have been ready long before. Nor does a receipt from before `taken_at`: the sibling may have run the
+        next activity, and this be the one after it.
         """
         receipts = self._receipts
         for workflow_id, count in Counter(workflow_ids).items():
             receipt_at = receipts.pop(workflow_id, None)
-            if receipt_at:
+            if receipt_at and receipt_at > taken_at:
                 self._learn(max(drained_at - receipt_at, 0.0), asked_at - receipt_at)
                 self.learned_at = asked_at
             if count == 1 and receipt_at != _OUT:

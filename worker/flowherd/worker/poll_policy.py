@@ -160,7 +160,8 @@ class PollPolicy:
         drained_at = max((one.drained_at for one in siblings), default=0.0)
         step = self._next_step
         learned_at = step.learned_at
-        step.found(workflow_ids, began_at, max(drained_at, self._pace.drained_at))
+        taken_at = max((one.polled_at for one in siblings if one.worked_at > one.polled_at), default=0.0)
+        step.found(workflow_ids, began_at, max(drained_at, self._pace.drained_at), taken_at)
         if step.learned_at != learned_at:
             self._siblings.say_pause(step.pause_s, step.learned_at)
 
