@@ -120,7 +120,7 @@ async def scribble(ctx: ActivityContext) -> None:
         if isinstance(found, RecordWriter):
             found.segment.put(Cell.PROCESS, 2**63)
             found.segment.put(Cell.HIGH_WATER, 2**63)
-    await asyncio.sleep(20)
+    await asyncio.sleep(20)  # its process is ended for the damage long before
 
 
 @registry.activity

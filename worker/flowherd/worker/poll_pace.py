@@ -16,7 +16,7 @@ RISE = 0.7  # the next quick pause, as a share of the time since the last work: 
 IDLE_AFTER_S = 600.0  # without work for this long, polls spread out to the longest interval
 SPREADING_S = 10.0  # seconds beyond that in which the pause grows by one interval
 FEW = 2  # what a poll may ask for beside siblings when little is queued or activities wait
-PATIENCE_S = 0.01  # how long a process that woke a sibling waits for its poll
+PATIENCE_S = 0.01  # how long a process waits for a sibling that it woke, and for room before it wakes one
 CLOSE_S = 0.0005  # a timer may fire this early
 
 
