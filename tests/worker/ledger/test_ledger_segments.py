@@ -207,3 +207,15 @@ def test_a_reader_in_another_process_never_sees_half_a_token() -> None:
             if version:
                 assert token == f"{version - 1}." * 200
                 seen.add(version)
+
+
+def test_only_segments_with_a_record_or_an_unsettled_end_are_in_use(ledger: Ledger) -> None:
+    """The keeper looks at no others: a free or idle one costs it nothing."""
+    RecordWriter(open_segment(ledger))
+    holding, ended = open_segment(ledger), open_segment(ledger)
+    claim(RecordWriter(holding))
+    ended.end(Cause.CRASH)
+    assert list(ledger.segments.in_use()) == [holding.number, ended.number]
+    holding.end(Cause.CRASH)
+    holding.settled()
+    assert list(ledger.segments.in_use()) == [ended.number]

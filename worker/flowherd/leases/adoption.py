@@ -103,13 +103,13 @@ class Adoptions:
 
     def attend(self) -> None:
         """Finishes what is decided, answers who wants to adopt, then offers anew; at each scan, before all else."""
-        for segment in self._ledger.segments:
-            if segment.life is not Life.FREE:
-                try:
-                    for record in segment.adopting():
-                        self._answer(segment, record)
-                except Exception as error:
-                    log.error("internal_error", segment=segment.number, exc_info=error)
+        for number in self._ledger.segments.in_use():
+            segment = self._ledger.segments[number]
+            try:
+                for record in segment.adopting():
+                    self._answer(segment, record)
+            except Exception as error:
+                log.error("internal_error", segment=number, exc_info=error)
         self._offer_again()
 
     def open(self, held: Sequence[tuple[Segment, Record]]) -> None:

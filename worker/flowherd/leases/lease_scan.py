@@ -126,7 +126,8 @@ class LeaseKeeper:
         self._adoptions.attend()
         held: list[tuple[Segment, Record]] = []
         owed: list[tuple[Segment, Record]] = []
-        for segment in self._ledger.segments:
+        for number in self._ledger.segments.in_use():
+            segment = self._ledger.segments[number]
             try:
                 self._look_at(segment, held, owed)
             except Exception as error:  # noqa: BLE001 - a corrupt segment must not cost the others their beats

@@ -10,6 +10,7 @@ from flowherd.ledger.states_and_cells import Cell
 
 if TYPE_CHECKING:
     import mmap
+    from collections.abc import Iterator
 
 _STARTED, _ENDED, _SETTLED, _OPENED, _HIGH_WATER = map(
     int, (Cell.STARTED, Cell.ENDED, Cell.SETTLED, Cell.OPENED, Cell.HIGH_WATER)
@@ -57,21 +58,24 @@ class Segments(Sequence[Segment]):
 
     @property
     def are_at_rest(self) -> bool:
-        """True when no record is held, and no ended incarnation waits to be settled.
+        """True when no record is held, and no ended incarnation waits to be settled."""
+        return next(self.in_use(), None) is None
+
+    def in_use(self) -> Iterator[int]:
+        """Yields the numbers of those that hold a record, or have ended and wait to be settled.
 
         A claim becomes visible with its record's state byte, which is written last.
         """
         cells, width = self._cells, self._size // 8
         for number, at in enumerate(range(0, len(cells), width)):
-            started, ended, settled = cells[at + _STARTED], cells[at + _ENDED], cells[at + _SETTLED]
+            started, ended = cells[at + _STARTED], cells[at + _ENDED]
             if started == ended:
-                if settled != ended:
-                    return False
+                if cells[at + _SETTLED] != ended:
+                    yield number
             elif cells[at + _OPENED] == started:
                 states = self._first + number * self._size + self._layout.states
                 if any(self._map[states : states + min(cells[at + _HIGH_WATER], self._layout.records)]):
-                    return False
-        return True
+                    yield number
 
     def ended(self) -> list[int]:
         """The numbers of those that are ENDED, and wait to be settled."""

@@ -134,10 +134,10 @@ class Ledger:
         return count if count < PLAUSIBLE else 0
 
     def absorb(self, segment: Segment) -> None:
-        """ENDED → FREE: adds an ended incarnation's counters to its process's sums; for the keeper only.
+        """ENDED → FREE: adds an ended incarnation's counters to its process's sums, and its attempts to the history.
 
-        Each counter is added there before it is cleared here, so no sum ever falls. A keeper that dies between the two
-        stores leaves one counter too high, by the count of one incarnation.
+        For the keeper only. Each counter is added there before it is cleared here, so no sum ever falls. A keeper that
+        dies between the two stores leaves one counter too high, by the count of one incarnation.
         """
         process = segment.get(Cell.PROCESS)
         self._moves += 1
@@ -147,6 +147,7 @@ class Ledger:
                 self._sums[at] = (self._sums[at] + count) % _MOST
                 _clear(segment, number)
             self._ended_work.absorb(segment.work)
+            self.history.take_from(segment.history)
             segment.settled()
         finally:
             self._moves += 1
@@ -175,8 +176,8 @@ class Ledger:
 
     def remember(self, now: float) -> None:
         """Moves the workers' ended attempts to the host's history, and samples the trend; for the keeper only."""
-        for segment in self.segments:
-            self.history.take_from(segment.history)
+        for number in self.segments.living():
+            self.history.take_from(self.segments[number].history)
         self.trend.note(now, self._counted)
 
     def ended_attempts(self, word: bytes = b"") -> list[bytes]:

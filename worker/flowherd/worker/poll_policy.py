@@ -128,7 +128,7 @@ class PollPolicy:
         It had asked for `asked` at `began_at`; `is_light` when all that came is known to leave this process free;
         `workflow_ids` are of what came.
         """
-        siblings = self._siblings.look(now)
+        siblings = self._siblings.look(now) if found else ()  # an idle process does little else than poll
         if workflow_ids:
             self._learn(workflow_ids, began_at, siblings)
         load = self._siblings.me().load
