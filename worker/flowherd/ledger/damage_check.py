@@ -9,13 +9,14 @@ from flowherd.ledger.record import RECORD_BYTES
 from flowherd.ledger.states_and_cells import Cell, Clock, is_record_byte
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from flowherd.ledger.segment import Segment
 
 PLAUSIBLE = 2**52  # more than any counter reaches
 _LATEST_S = 2.0**40  # later than the monotonic clock reaches
 _COUNTERS = tuple(cell for cell in Cell if cell > Cell.OPENED and cell is not Cell.WAITS_FOR)
+_STATES = bytes(byte for byte in range(256) if is_record_byte(byte))
 _INDICES = (Cell.HIGH_WATER, Cell.ON_LOOP, Cell.RUNNING)
 
 
@@ -31,12 +32,13 @@ def damage_in(segment: Segment, unread_before: Mapping[int, bytes]) -> tuple[str
     found = _in_cells(segment)
     if found:
         return found, {}
+    states = bytes(segment.states)
+    if wrong := states.translate(None, _STATES):
+        return f"record {states.index(wrong[0])} is in state {wrong[0]}", {}
     unread = {}
     high_water = segment.get(Cell.HIGH_WATER)
-    for index, state in enumerate(bytes(segment.states)):
-        if not is_record_byte(state):
-            return f"record {index} is in state {state}", {}
-        if state and (index >= high_water or segment.record(index) is None):
+    for index in _taken(states):
+        if index >= high_water or segment.record(index) is None:
             start = segment.offset + segment.layout.bodies + index * RECORD_BYTES
             unread[index] = segment.map[start : start + RECORD_BYTES]
             if unread_before.get(index) == unread[index]:
@@ -48,9 +50,12 @@ def unread_in(segment: Segment) -> int:
     """Returns the number of records of an ended incarnation that cannot be read."""
     if not segment.readable:
         return 0
-    return sum(
-        bool(state) and segment.record(index) is None for index, state in enumerate(bytes(segment.states))
-    )
+    return sum(segment.record(index) is None for index in _taken(bytes(segment.states)))
+
+
+def _taken(states: bytes) -> Iterable[int]:
+    """The indices of records that are not free; in an idle segment Python need not look at each byte."""
+    return [index for index, state in enumerate(states) if state] if any(states) else ()
 
 
 def _in_cells(segment: Segment) -> str:
