@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _WORKFLOWS = itertools.count()
 TRIP_S = 0.001  # from a child to the engine and back
+WAKE_S = 0.00005  # from a child's wakeup to its sibling: a poll that it causes comes after it
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class SimHost:
 
     def wake(self, number: int) -> None:
         """Wakes a child, which looks as soon as its loop is free."""
-        self.at(self.now, self.children[number].called)
+        self.at(self.now + WAKE_S, self.children[number].called)
 
     def at(self, when: float, then: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when, next(self._order), then))

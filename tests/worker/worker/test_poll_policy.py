@@ -239,6 +239,17 @@ def test_a_frozen_sibling_that_should_be_woken_is_waited_for_only_once() -> None
     assert max(host.pick_ups[1:]) <= 1.05
 
 
+def test_a_busy_process_that_is_woken_leaves_that_poll_to_a_sibling_once() -> None:
+    """The keeper wakes all processes when something was adopted; the host polled every 10 ms from then on."""
+    host = SimHost(3).run(5.0)
+    host.arrive(Item(host.now, 60.0))
+    host.run(2.0)
+    [busy] = [child for child in host.children.values() if child.held]
+    woken_at = host.now
+    host.wake(busy.segment.number)
+    assert len(host.run(5.0).polls_after(woken_at)) / 5 <= 15
+
+
 def test_a_blocked_child_is_passed_over_although_it_has_the_next_place() -> None:
     host = SimHost(4).run(5.0)
     host.arrive(*[Item(host.now, 3.0, heavy=True)] * 3)

@@ -99,7 +99,9 @@ def decide(
         return Wait(pace.rang_at + PATIENCE_S), pace
     if polled_at <= pace.rang_at:
         return Poll(), pace  # whom it had woken did not come
-    return Leave(freest.number, now + PATIENCE_S), pace._replace(rang_at=now)
+    until = now + PATIENCE_S
+    due_at = until if pace.is_called else pace.due_at  # a poll of the sibling answers the call too
+    return Leave(freest.number, until), pace._replace(rang_at=now, is_called=False, due_at=due_at)
 
 
 def next_expected(siblings: Sequence[Sibling], now: float) -> float:
