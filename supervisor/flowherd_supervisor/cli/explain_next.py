@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from flowherd.counted import counted
+from flowherd.leases.cancellation import CANCELLED
 from flowherd.leases.engine_watch import OVER, STALLED_AFTER_S
 from flowherd_supervisor.cli.ask_local_hosts import Served, asked_here
 from flowherd_supervisor.cli.status_tables import standstill_lines
@@ -83,7 +84,7 @@ def next_of(
     if workflow is not None and workflow.status == "completed":
         return f"{NOTHING}: the workflow has completed."
     if workflow is not None and workflow.status == "failed":
-        return f"{NOTHING}: the workflow has failed for good. When the cause is gone, submit it again."
+        return f"{NOTHING}: {_of_failed(workflow)}"
     if workflow is not None and workflow.orchestrator:
         return (
             f"{NOTHING} until the engine is restarted: it says that it is ready, but its orchestrator, which makes "
@@ -97,6 +98,20 @@ def next_of(
     texts = list(dict.fromkeys(text for _, text in found))
     more = f" And {len(texts) - _MOST} more." if len(texts) > _MOST else ""
     return " ".join(texts[:_MOST]) + more
+
+
+def _of_failed(workflow: Workflow) -> str:
+    """Returns why submitting it again is useful; the engine keeps the message of a cancelled activity."""
+    errors = {step.activity_key: step.error for step in workflow.activities if step.status == "failed"}
+    if set(errors.values()) != {CANCELLED}:
+        return "the workflow has failed for good. When the cause is gone, submit it again."
+    keys = ", ".join(list(errors)[:_MOST]) + (
+        f" and {len(errors) - _MOST} more" if len(errors) > _MOST else ""
+    )
+    return (
+        f"an operator cancelled {keys}, so the workflow has failed for good. "
+        "Submit it again only if it is to run after all."
+    )
 
 
 def _all(

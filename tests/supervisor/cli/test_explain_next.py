@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from explain_kit import host, present
 
+from flowherd.leases.cancellation import CANCELLED
 from flowherd_supervisor.cli.explain_next import next_of
 from flowherd_supervisor.testkit.workflow_client import Step, Workflow
 
@@ -31,6 +32,33 @@ def running(*steps: Step) -> Workflow:
 )
 def test_an_ended_workflow_has_no_next(status: str, words: str) -> None:
     assert next_of(Workflow(status), [], [], NOW).endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("keys", "subject"),
+    [
+        (["add"], "add"),
+        (["add", "sum"], "add, sum"),
+        ([f"s-{number}" for number in range(5)], "s-0, s-1, s-2 and 2 more"),
+    ],
+)
+def test_a_workflow_that_failed_because_an_operator_cancelled_it_has_no_cause_that_goes_away(
+    keys: list[str], subject: str
+) -> None:
+    """The engine keeps the message, so it is told also after the host has ended."""
+    cancelled = [Step(key, "failed", error=CANCELLED) for key in keys]
+    steps = [Step("before", "completed"), *cancelled, Step("after", "not_scheduled")]
+    assert next_of(Workflow("failed", steps), [], [], NOW) == (
+        f"Nothing more happens: an operator cancelled {subject}, so the workflow has failed for good. "
+        "Submit it again only if it is to run after all."
+    )
+
+
+def test_a_failure_beside_a_cancelled_activity_is_a_cause() -> None:
+    steps = [Step("add", "failed", error=CANCELLED), Step("sum", "failed", error="no such size")]
+    assert next_of(Workflow("failed", steps), [], [], NOW).endswith(
+        "When the cause is gone, submit it again."
+    )
 
 
 @pytest.mark.parametrize(

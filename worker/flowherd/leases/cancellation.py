@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from flowherd.client.engine_protocol import Engine
     from flowherd.ledger import Ledger, Record, Segment
 
+CANCELLED = (
+    "cancelled by an operator"  # the message of the failure, which the engine keeps; it drops the code
+)
 _STOPS = "its handler is told to stop"
 
 log = structlog.stdlib.get_logger(__name__)
@@ -103,7 +106,7 @@ class Canceller:
         activity_id = record.activity_id
         decided_at, ids = self._clock(), ids_of(self._ledger, segment, record)
         cost_usd, usage = spent_of(segment, record)
-        failure = Failed("CANCELLED", "cancelled by an operator", retryable=requeue)
+        failure = Failed("CANCELLED", CANCELLED, retryable=requeue)
         body = self._engine.encode_failure(record.worker_id, replace(failure, cost_usd=cost_usd, usage=usage))
         try:
             answer = await self._engine.fail(activity_id, body, self._deadline_s)
