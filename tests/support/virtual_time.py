@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 _REAL_CEILING_S = 10.0  # a test that would wait without any timer
+_ROUNDS = 10  # a handler's end starts a sender, which may start another one
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -46,14 +47,30 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Runs an async test on its own loop with a virtual clock; the test must not wait for real I/O."""
+    """Runs an async test on its own loop with a virtual clock; the test must not wait for real I/O.
+
+    Tasks that the test leaves are cancelled, and so are those that they start when they are cancelled, such as the
+    sender of a handler's last outcome.
+    """
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             runner.run(test(*args, **kwargs))
+            _cancel_all(runner.get_loop())
 
     return run
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    for _ in range(_ROUNDS):
+        left = asyncio.all_tasks(loop)
+        if not left:
+            return
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    raise AssertionError(f"a cancelled task is replaced by another without end: {asyncio.all_tasks(loop)}")
 
 
 def now() -> float:

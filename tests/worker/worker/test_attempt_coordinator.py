@@ -76,6 +76,7 @@ async def test_a_finished_result_is_kept_in_the_ledger_until_it_is_accepted() ->
     kept = table.segment.journal(record.index)
     assert kept is not None
     assert b'"by": "a-1"' in kept
+    table.reporter.close()
 
 
 @virtual_time
@@ -202,6 +203,7 @@ async def test_a_poll_may_bring_nothing_while_four_deliveries_a_slot_are_waiting
         await table.rest()
     assert table.attempts.room == 0
     assert len(table.attempts.undelivered) == 8
+    table.reporter.close()
 
 
 @virtual_time

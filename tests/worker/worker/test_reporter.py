@@ -68,6 +68,7 @@ async def test_an_undelivered_success_never_becomes_a_failure() -> None:
     await asyncio.sleep(3600.0)
     assert not delivery.done()
     assert {call.verb for call in sender.engine.calls} == {"complete"}
+    sender.reporter.close()
 
 
 @pytest.mark.parametrize(
@@ -278,7 +279,7 @@ async def test_calls_ended_waits_for_calls_and_not_for_the_circuit() -> None:
     await ended
     assert now() - begun < 0.001
     assert not delivery.done()
-    delivery.cancel()
+    sender.reporter.close()
 
 
 def cancel_senders(reporter: Reporter) -> None:
