@@ -16,6 +16,7 @@ import msgspec
 from flowherd.logs import visible
 from flowherd_supervisor.cli.explain_next import explained_here
 from flowherd_supervisor.cli.status_tables import failure_text
+from flowherd_supervisor.testkit.workflow_client import attempts_in, code_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,8 +66,8 @@ def show_outcome(
             "status": workflow.status,
             "output": output or None,
             "error": workflow.error,
-            "code": next((one.code for one in failed if one.code), workflow.code),
-            "attempts": next((one.attempts for one in failed if one.attempts), workflow.attempts),
+            "code": next((one.code for one in failed if one.code), code_in(workflow.error)),
+            "attempts": next((one.attempts for one in failed if one.attempts), attempts_in(workflow.error)),
         }
         sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
     else:
@@ -107,9 +108,10 @@ def _failed_step(step: Step, hosts: Sequence[Explained]) -> FailedStep:
     ]
     _, last = max(failures, key=lambda one: float(one[1]["at"]), default=(0, None))
     if last is None or not _is_of(last, step):
-        named = step.code is not None and not (step.error or "").startswith(step.code)
-        parts = (step.activity_key, step.code if named else None, step.error or step.status)
-        return FailedStep(": ".join(part for part in parts if part), step.code, step.attempts)
+        code = code_in(step.error)
+        named = code is not None and not (step.error or "").startswith(code)
+        parts = (step.activity_key, code if named else None, step.error or step.status)
+        return FailedStep(": ".join(part for part in parts if part), code, attempts_in(step.error))
     attempts = len({(pid, event["activity_id"], event["seen"]) for pid, event in failures})
     return FailedStep(f"{step.activity_key}: {failure_text(last)}", last["code"], attempts)
 

@@ -72,16 +72,6 @@ class Step(msgspec.Struct):
     error: str | None = None
     completed_at: datetime | None = None
 
-    @property
-    def code(self) -> str | None:
-        """The engine's own code for a failure; the code that a worker sent is in none of its replies."""
-        return _code_in(self.error)
-
-    @property
-    def attempts(self) -> int | None:
-        """The number of attempts if the lease of the last one lapsed; else None: the engine does not report it."""
-        return _attempts_in(self.error)
-
 
 class Workflow(msgspec.Struct):
     """The fields of the status document that flowherd uses (protocol.md §13).
@@ -118,24 +108,16 @@ class Workflow(msgspec.Struct):
         parts = [f"{step.activity_key}: {step.error}" for step in self.activities if step.error]
         return "; ".join(parts) or self.error_message
 
-    @property
-    def code(self) -> str | None:
-        """The engine's own code for a failure; the code that a worker sent is in none of its replies."""
-        return _code_in(self.error)
 
-    @property
-    def attempts(self) -> int | None:
-        """The number of attempts of a step whose leases lapsed; None for others, which the engine does not report."""
-        return _attempts_in(self.error)
-
-
-def _code_in(error: str | None) -> str | None:
+def code_in(error: str | None) -> str | None:
+    """Returns the engine's own code in the text of a failure; the code that a worker sent is in none of its replies."""
     if _TIMED_OUT.search(error or ""):
         return "ACTIVITY_TIMEOUT"
     return "ORCHESTRATOR_ERROR" if "ORCHESTRATOR_ERROR: " in (error or "") else None
 
 
-def _attempts_in(error: str | None) -> int | None:
+def attempts_in(error: str | None) -> int | None:
+    """Returns the number of attempts if the lease of the last one lapsed; else None: the engine does not report it."""
     found = _TIMED_OUT.search(error or "")
     return int(found[1]) + 1 if found else None
 
