@@ -113,7 +113,7 @@ def next_expected(siblings: Sequence[Sibling], now: float) -> float:
 
 def _is_taken(polled_at: float, siblings: Sequence[Sibling], period_s: float, now: float) -> bool:
     """A sibling has just polled, or will soon, perhaps for work of its own: its workflow's next step is not stolen."""
-    has_polled = polled_at > now - CROWDED * period_s
+    has_polled = polled_at > now - max(CROWDED * period_s, PATIENCE_S + CLOSE_S)  # it may have been woken to
     return has_polled or any(now < one.next_poll_at < now + GAP * period_s for one in siblings)
 
 
