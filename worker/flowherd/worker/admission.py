@@ -178,4 +178,4 @@ def claimable(busy_mean_s: float) -> int:
         busy_mean_s: the recent mean of seconds that an activity occupied the loop.
 
     """
-    return MOST if busy_mean_s <= 0 else max(1, min(MOST, int(SOON_STARTED_S / busy_mean_s)))
+    return MOST if busy_mean_s <= 0 else max(1, int(min(MOST, SOON_STARTED_S / busy_mean_s)))
