@@ -159,6 +159,7 @@ async def test_no_poll_is_made_while_polls_have_to_wait_and_the_next_one_comes_s
     before = len(polling.polls)
     await asyncio.sleep(10.0)
     assert len(polling.polls) == before
+    assert polling.table.segment.clock(Clock.NEXT_POLL_AT) == 0, "siblings would leave their polls to it"
     polling.must_wait = False
     await asyncio.sleep(0.15)
     assert before < len(polling.polls) <= before + 2
@@ -359,6 +360,7 @@ async def test_quiet_stops_polling_until_it_is_resumed() -> None:
     polling.poller.acknowledged("wf-1")
     await asyncio.sleep(60.0)
     assert len(polling.polls) == before
+    assert polling.table.segment.clock(Clock.NEXT_POLL_AT) == 0
     polling.poller.set_mode(Mode.POLLING)
     await asyncio.sleep(5.0)
     assert len(polling.polls) > before
