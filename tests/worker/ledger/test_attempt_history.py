@@ -98,12 +98,19 @@ def test_a_last_beat_is_kept_for_attempts_that_have_lasted(ledger: Ledger) -> No
     assert entry.beat_at == 29.0
 
 
+def test_the_attempts_of_an_ended_process_do_not_wait_for_its_settlement(ledger: Ledger) -> None:
+    segment = open_segment(ledger)
+    live(RecordWriter(segment), 1)
+    segment.end(Cause.CRASH)
+    ledger.remember(0.0)
+    assert [one.activity_id for one in decoded(ledger.history.attempts.entries())] == ["a-1"]
+
+
 def test_the_last_attempts_of_an_ended_process_are_moved_before_its_segment_is_freed(ledger: Ledger) -> None:
     """Free segments are not looked at again."""
     segment = open_segment(ledger)
     live(RecordWriter(segment), 1)
     segment.end(Cause.CRASH)
-    ledger.remember(0.0)
     ledger.absorb(segment)
     [found] = decoded(ledger.history.attempts.entries())
     assert found.activity_id == "a-1"

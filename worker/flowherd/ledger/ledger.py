@@ -176,7 +176,7 @@ class Ledger:
 
     def remember(self, now: float) -> None:
         """Moves the workers' ended attempts to the host's history, and samples the trend; for the keeper only."""
-        for number in self.segments.living():
+        for number in (*self.segments.living(), *self.segments.ended()):
             self.history.take_from(self.segments[number].history)
         self.trend.note(now, self._counted)
 

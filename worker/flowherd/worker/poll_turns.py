@@ -8,8 +8,9 @@ and never twice for the same answer. Four rules, each from what every process pu
              of the time that has passed since, as long as no sibling has had work later; a sibling's empty poll counts
              as its own
     turns    without work of its own it takes the first free place in the host's calendar: the host polls once an
-             interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll; who finds at
-             its place that a sibling polls soon takes another one
+             interval, whoever it is; a place whose owner is frozen or gone costs the host that one poll, and up to a
+             turn of all if handlers block the loops of others; who finds at its place that a sibling polls soon takes
+             another one
     leaving  at its due time a process that is busier than a sibling wakes that sibling instead, and polls only if
              the sibling has not within 10 ms; much busier, unless what it was given last has hardly begun to end
     helping  a full batch is followed by another poll as soon as there is room, unless a sibling has emptied the queue;
