@@ -20,7 +20,7 @@ EXAMPLES = "worker/examples/"  # apps of users: what rules our processes does no
 
 PROGRAMS = ("demo/", "bench/", "testkit/", "cli/dev.py", "cli/watch_files.py")  # they start programs
 CLIENTS = (*PROGRAMS, "cli/", "keeper/")
-FORKERS = ("processes/process_table.py", "processes/zygote.py")
+FORKERS = ("processes/process_table.py", "processes/zygote.py", "processes/run_in_child.py")
 WATCHED = (
     "background.py",
     "client/fake_engine.py",  # reports to its caller

@@ -54,7 +54,8 @@ def work(
 
 def main(words: Sequence[str]) -> int:
     """Runs until stopped and returns the exit code (`flowherd.exit_codes`)."""
-    return call(app, _NAME, words)
+    code: int = call(app, _NAME, words)
+    return code
 
 
 def _leave(code: int) -> NoReturn:

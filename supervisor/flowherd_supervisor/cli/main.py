@@ -15,7 +15,6 @@ from cyclopts import App, Parameter
 
 from flowherd import __version__
 from flowherd.exit_codes import Exit
-from flowherd.process.open_standard_streams import open_closed_streams
 from flowherd.settings import DEFAULT_WORKER_TYPE
 from flowherd.settings.command_exit import call
 from flowherd_supervisor.cli.bench_command import bench
@@ -23,6 +22,8 @@ from flowherd_supervisor.cli.ctl_command import ctl_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from flowherd_supervisor.cli.host_order import HostOrder
 
 _WITH_FLAGS = "flowherd_supervisor.cli.run_check_config_commands"
 
@@ -261,14 +262,20 @@ fi
 """
 
 
+def answer(words: Sequence[str]) -> int | HostOrder:
+    """Calls the command and returns its exit code, of `flowherd.exit_codes`; of `run`, what it is asked to host."""
+    found: int | HostOrder = call(app, "flowherd", words)
+    return found
+
+
 def main(words: Sequence[str] | None = None) -> None:
-    """The `flowherd` program: exits with a code of `flowherd.exit_codes`."""
-    open_closed_streams()
-    sys.exit(call(app, "flowherd", sys.argv[1:] if words is None else words))
+    """Calls the command and exits with its code; the program itself is in `__main__.py`."""
+    found = answer(sys.argv[1:] if words is None else words)
+    sys.exit(found if isinstance(found, int) else found.carry_out())
 
 
 def main_supervisor() -> None:
-    """The `flowherd-supervisor` program: `flowherd-supervisor APP -p N` is `flowherd run APP -p N`."""
+    """The same for `flowherd-supervisor`."""
     words = sys.argv[1:]
     about_itself = not words or words[0] in {*app}
     main(words if about_itself else ["run", *words])

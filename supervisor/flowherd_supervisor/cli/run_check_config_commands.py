@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import flowherd_supervisor.cli.import_lean  # isort: skip  # noqa: F401 - before all others
-
-import os
-from contextlib import nullcontext
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -15,6 +11,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.settings import sources
 from flowherd.settings.flags import EVERY_FLAG, AppDir, AppName, ConfigFile, flags_but, given
 from flowherd.settings.parsing import PositiveSeconds
+from flowherd_supervisor.cli.host_order import HostOrder
 
 BURST_IDLE_S = 3.0  # the engine has the next step of a workflow ready within 1 s, a first retry after 2
 
@@ -42,15 +39,16 @@ def run(
         ),
     ] = None,
     flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
-) -> int:
-    """Hosts an app until it is stopped."""
-    from flowherd_supervisor.cli.watch_files import watching  # noqa: PLC0415 - the help needs none of it
-    from flowherd_supervisor.shell import host_setup  # noqa: PLC0415 - as above
-
-    chosen = given(flags)
-    app = host_setup.App(app_name, app_dir, _idle_s(burst_idle, burst=burst))
-    with watching(app_dir, os.getpid()) if reload else nullcontext():
-        return host_setup.run(app, lambda: sources.load(chosen, config).settings)
+) -> HostOrder:
+    """Returns the order to host an app; `run.py` carries it out."""
+    return HostOrder(
+        app=app_name,
+        app_dir=app_dir,
+        config=None if config is None else str(config),
+        reload=reload,
+        burst_idle_s=_idle_s(burst_idle, burst=burst),
+        flags=given(flags),
+    )
 
 
 def _idle_s(text: str | None, *, burst: bool) -> float | None:

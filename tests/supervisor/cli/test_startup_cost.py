@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+from harness import clean_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEAVY = {"asyncio", "httpx", "msgspec", "pydantic", "rich", "structlog", "uvicorn", "prometheus_client"}
 AN_APP = "from flowherd import ActivityContext, ActivityError, Registry, activity"
@@ -45,3 +50,36 @@ def test_every_public_name_is_there_and_listed() -> None:
         [sys.executable, "-c", "from flowherd import activty"], capture_output=True, text=True, check=False
     )
     assert "cannot import name 'activty' from 'flowherd'" in wrong.stderr
+
+
+@pytest.mark.fork
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "flowherd_supervisor", "run", "seen:registry"],
+        [
+            "-c",
+            "from flowherd_supervisor.__main__ import main_supervisor; main_supervisor()",
+            "seen:registry",
+        ],
+    ],
+    ids=["flowherd run", "flowherd-supervisor"],
+)
+def test_no_process_of_a_host_has_what_only_commands_need(tmp_path: Path, words: list[str]) -> None:
+    """An app sees what its host has imported: all processes would copy the parser and the colours, 7 MB."""
+    app = """
+import sys
+from pathlib import Path
+Path("seen.txt").write_text(" ".join({name.partition(".")[0] for name in sys.modules}))
+from absent import registry
+"""
+    (tmp_path / "seen.py").write_text(app)
+    words += ["-p", "2", "--api-url", "http://127.0.0.1:9", "--admin", "off"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=40, check=False,
+    )  # fmt: skip
+    assert "No module named 'absent'" in done.stderr
+    seen = set((tmp_path / "seen.txt").read_text().split())
+    assert "flowherd_supervisor" in seen
+    assert seen & {"cyclopts", "attrs", "rich", "pygments", "watchfiles", "markdown_it"} == set()

@@ -5,27 +5,34 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import TYPE_CHECKING, Any
-
-from cyclopts import CycloptsError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowherd.exit_codes import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+_Result = TypeVar("_Result")
 _NO_OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EPIPE}
 
 
-def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> int:
-    """Calls a cyclopts program and returns the exit code; errors in arguments and settings go to stderr."""
+def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> Any:
+    """Calls a cyclopts program as `exit_code_of` does; wrong words become lines on stderr too."""
+    from cyclopts import CycloptsError  # noqa: PLC0415 - a host needs no parser
+
     try:
-        result = program(words, exit_on_error=False, print_error=True)
-        sys.stdout.flush()
+        return exit_code_of(lambda: program(words, exit_on_error=False, print_error=True))
     except CycloptsError as error:
         command = " ".join((name, *(error.command_chain or ())))
         sys.stderr.write(f"flowherd: see {command} --help\n")
         return Exit.USAGE
+
+
+def exit_code_of(command: Callable[[], _Result | None]) -> _Result | int:
+    """Returns what a command returns, `Exit.CLEAN` for None; errors in settings become lines on stderr and a code."""
+    try:
+        result = command()
+        sys.stdout.flush()
     except OSError as error:
         if error.errno not in _NO_OUTPUT:
             raise
@@ -42,4 +49,4 @@ def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> int:
         for line in str(error).splitlines():
             sys.stderr.write(f"flowherd: {visible(line)}\n")
         return Exit.USAGE
-    return result if isinstance(result, int) else Exit.CLEAN
+    return Exit.CLEAN if result is None else result
