@@ -1,12 +1,14 @@
 """flowherd beside the stock worker and beside task queues: two processes each, late acknowledgement.
 
-    python tests/bench/peers/compare.py [--repeat 3] [--only PART] [--folder DIR] [--json FILE] [--phase rest|work]
+    python tests/bench/peers/compare.py [--repeat 3] [--only PART] [--folder DIR] [--json FILE]
+                                        [--phase rest|memory|work]
 
 Needs Debian's redis-server and postgresql-15, starts them itself on free ports of 127.0.0.1, and installs what
-`requirements.txt` pins below `--folder`, once. There are two kinds of rounds. *Rest*: all contenders at the same time,
-each with a broker of its own, once with its own defaults (idle load, kill -9, TERM) and once with a lease of 5 s
-(kill -9, a handler that blocks). *Work*: one after the other (no-ops, memory, light tasks beside heavy ones). Shows
-the sheet of all readings, then the page's table. The figures mean little while others use the machine.
+`requirements.txt` pins below `--folder`, once. There are three kinds of rounds. *Rest*: all contenders at the same
+time, each with a broker of its own, once with its own defaults (idle load, kill -9, TERM) and once with a lease of 5 s
+(kill -9, a handler that blocks). *Memory*: all at the same time, after no-ops. *Work*: one after the other (no-ops,
+memory, light tasks beside heavy ones). Shows the sheet of all readings, then the page's table. The figures mean little
+while others use the machine.
 """
 
 from __future__ import annotations
@@ -24,7 +26,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench_kit import arguments
 from contenders import CONTENDERS, Contender, installed, paragraphs
 from hosting import Hosted
-from scenarios import COLUMNS, KILLED, KILLED_LEASE, KILLED_S, LEASE_S, LEASED_S, at_rest, at_work, leased
+from scenarios import (
+    COLUMNS,
+    KILLED,
+    KILLED_LEASE,
+    KILLED_S,
+    LEASE_S,
+    LEASED_S,
+    PSS_BESIDE,
+    at_rest,
+    at_work,
+    leased,
+    noops,
+)
 from sheet import Sheet, headline, shown
 
 if TYPE_CHECKING:
@@ -53,6 +67,15 @@ class Comparison:
                     lambda host: self._measured(host, leased if host and host.lease_s else at_rest), hosts
                 )
             )
+
+    def memory(self) -> None:
+        """All are alive while each is read, so that files that several map, as numpy's, count in part for each."""
+        with ExitStack() as stack:
+            hosts = [host for who in self.asked if (host := self._hosted(who, 0.0, stack))]
+            for host in hosts:
+                noops(host)
+            for host in hosts:
+                self._measured(host, lambda host: {PSS_BESIDE: host.pss_mb()})
 
     def work(self) -> None:
         """One after the other."""
@@ -111,12 +134,12 @@ def main() -> int:
     """Runs all rounds."""
     parser = arguments(__doc__)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "peers")
-    parser.add_argument("--phase", choices=["rest", "work"], help="only this one")
+    parser.add_argument("--phase", choices=["rest", "memory", "work"], help="only this one")
     options = parser.parse_args()
     comparison = Comparison(options)
     print(headline(), comparison.versions(), sep="\n", flush=True)
     try:
-        for phase in ("rest", "work"):
+        for phase in ("rest", "memory", "work"):
             for _ in range(options.repeat if options.phase in {None, phase} else 0):
                 getattr(comparison, phase)()
                 print(f"{phase}: {headline()}", flush=True)

@@ -24,7 +24,7 @@ LEASE_S, BLOCK_S = 5.0, 20.0
 KILLED_S, AGAIN_S, TERM_S, LEASED_S = 75.0, 20.0, 30.0, 40.0  # ceilings
 
 CPU, BROKER, RATE = "CPU µs per no-op", "broker's CPU µs per no-op", "no-ops a second"
-PSS = "memory of the host, MB"
+PSS, PSS_BESIDE = "memory alone, MB", "memory beside the others, MB"
 LIGHT_P50, LIGHT_P95 = "light beside heavy, p50 ms", "light beside heavy, p95 ms"
 IDLE_ASKED, IDLE_CPU = "idle: asked a second", "idle: CPU %"
 KILLED, KILLED_LEASE = "kill -9 to running again, s", "the same with a lease, s"
@@ -37,7 +37,7 @@ COLUMNS = {
     f"kill -9 to running again, s: default / lease {LEASE_S:g} s": (KILLED, KILLED_LEASE),
     f"blocks {BLOCK_S:g} s with lease {LEASE_S:g} s: times begun": (RUNS,),
     "TERM, two tasks of 3 s: gone after s / finished / begun again": (TERM, FINISHED, REQUEUED),
-    "memory of the host, MB": (PSS,),
+    "memory of the host, MB: alone / beside the others": (PSS, PSS_BESIDE),
     "idle: asked a second / CPU %": (IDLE_ASKED, IDLE_CPU),
 }
 
