@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from flowherd.process.open_standard_streams import open_closed_streams
 
-_HELP = {"-h", "--help"}
+_ABOUT = {"-h", "--help", "--version"}  # answered sooner by a process that hosts nothing
 
 
 def main() -> None:
     """The `flowherd` program: exits with a code of `flowherd.exit_codes`."""
-    open_closed_streams()
-    if sys.argv[1:2] == ["run"] and not _HELP.intersection(sys.argv):
-        _run(sys.argv[1:])
-    from flowherd_supervisor.cli import main as command_line  # noqa: PLC0415 - it imports the parser
-
-    command_line.main()
+    _begin(sys.argv[1:], hosts=sys.argv[1:2] == ["run"])
 
 
 def main_supervisor() -> None:
     """The `flowherd-supervisor` program: `flowherd-supervisor APP -p N` is `flowherd run APP -p N`."""
+    words = sys.argv[1:]
+    names_an_app = bool(words) and (":" in words[0] or words[0].startswith("-")) and words[0] not in _ABOUT
+    _begin(["run", *words] if names_an_app else words, hosts=names_an_app)
+
+
+def _begin(words: list[str], *, hosts: bool) -> None:
     open_closed_streams()
-    if ":" in "".join(sys.argv[1:2]):  # an app
-        _run(["run", *sys.argv[1:]])
-    from flowherd_supervisor.cli import main as command_line  # noqa: PLC0415 - it imports the parser
+    if hosts and not _ABOUT.intersection(words):
+        try:
+            from flowherd_supervisor.cli import run  # noqa: PLC0415 - other commands need none of it
 
-    command_line.main_supervisor()
+            sys.exit(run.run(words))
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+    from flowherd_supervisor.cli import main as command_line  # noqa: PLC0415 - a host needs no parser
 
-
-def _run(words: list[str]) -> None:
-    from flowherd_supervisor.cli import run  # noqa: PLC0415 - other commands need none of it
-
-    sys.exit(run.run(words))
+    command_line.main(words)
 
 
 if __name__ == "__main__":

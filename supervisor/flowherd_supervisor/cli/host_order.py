@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from flowherd.settings import sources
@@ -14,7 +13,7 @@ from flowherd.settings.command_exit import exit_code_of
 
 @dataclass(frozen=True, slots=True)
 class HostOrder:
-    """The app to host, and how.
+    """The app to host, and how; as JSON it survives arguments that are not UTF-8.
 
     Attributes:
         app: `module:attr`.
@@ -32,15 +31,6 @@ class HostOrder:
     reload: bool
     burst_idle_s: float | None
     flags: dict[str, str | bool | None]
-
-    def to_bytes(self) -> bytes:
-        """Returns the order as JSON: arguments that are not UTF-8 survive."""
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> HostOrder:
-        """Returns the order that `to_bytes` has written."""
-        return cls(**json.loads(data))
 
     def carry_out(self) -> int:
         """Hosts until it is stopped; returns an exit code of `flowherd.exit_codes`."""

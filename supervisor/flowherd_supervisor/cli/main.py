@@ -268,14 +268,7 @@ def answer(words: Sequence[str]) -> int | HostOrder:
     return found
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Calls the command and exits with its code; the program itself is in `__main__.py`."""
-    found = answer(sys.argv[1:] if words is None else words)
+def main(words: Sequence[str]) -> None:
+    """Calls the command and exits with its code; the programs are in `__main__.py`."""
+    found = answer(words)
     sys.exit(found if isinstance(found, int) else found.carry_out())
-
-
-def main_supervisor() -> None:
-    """The same for `flowherd-supervisor`."""
-    words = sys.argv[1:]
-    about_itself = not words or words[0] in {*app}
-    main(words if about_itself else ["run", *words])

@@ -1,15 +1,19 @@
 """`flowherd run`, with a process of its own that parses the command line.
 
-All processes of a host are forked from this one, and what parses command lines would stay in their memory: 3.6 MB for
-two workers (2026-11). Both need the settings; what else hosts is imported while the other one parses.
+All processes of a host are forked from this one, and what parses command lines would stay in their memory: 4 MB for two
+workers (2026-11). Both need the settings; what else hosts is imported while the other one parses.
 """
 
 from __future__ import annotations
 
 import flowherd_supervisor.cli.import_lean  # isort: skip  # noqa: F401 - before all others
 
+import json
+import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from flowherd.exit_codes import Exit
 from flowherd_supervisor.cli.host_order import HostOrder
 from flowherd_supervisor.processes.run_in_child import run_in_child
 
@@ -20,18 +24,24 @@ if TYPE_CHECKING:
 def run(words: Sequence[str]) -> int:
     """Hosts what the words of a command line ask for; returns an exit code of `flowherd.exit_codes`.
 
-    Raises:
-        SystemExit: the words ask for no host, as `--help`, or are wrong; the reply has been printed.
-
+    Words that are wrong are answered by the process that parses.
     """
-    return HostOrder.from_bytes(run_in_child(lambda: _parse(words), meanwhile=_import_host)).carry_out()
+    try:
+        found = json.loads(run_in_child(lambda: _parse(words), meanwhile=_import_host))
+    except ValueError:
+        sys.stderr.write(
+            "flowherd: the process that reads the command line has failed, or was killed: try again\n"
+        )
+        return Exit.INTERNAL
+    return found if isinstance(found, int) else HostOrder(**found).carry_out()
 
 
-def _parse(words: Sequence[str]) -> bytes | int:
+def _parse(words: Sequence[str]) -> bytes:
+    """Returns an order to host, or an exit code, as JSON."""
     from flowherd_supervisor.cli.main import answer  # noqa: PLC0415 - it imports the parser
 
     found = answer(words)
-    return found if isinstance(found, int) else found.to_bytes()
+    return json.dumps(found if isinstance(found, int) else asdict(found)).encode()
 
 
 def _import_host() -> None:

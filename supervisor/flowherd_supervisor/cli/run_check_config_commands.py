@@ -40,7 +40,9 @@ def run(
     ] = None,
     flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
 ) -> HostOrder:
-    """Returns the order to host an app; `run.py` carries it out."""
+    """Returns the order to host an app."""
+    if app_name != app_name.encode(errors="replace").decode():
+        raise ConfigurationError("APP: should be module:attr, in UTF-8")
     return HostOrder(
         app=app_name,
         app_dir=app_dir,
@@ -73,7 +75,7 @@ def check(
     flags: Annotated[_RunFlags, EVERY_FLAG] = _NO_FLAGS,
 ) -> int:
     """Reports what would keep an app from running well."""
-    from flowherd_supervisor.cli.check import check as part  # noqa: PLC0415 - as above
+    from flowherd_supervisor.cli.check import check as part  # noqa: PLC0415 - `run` needs none of it
 
     return part(app_name, app_dir, sources.load(given(flags), config), offline=offline)
 

@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 import threading
 from typing import TYPE_CHECKING
 
 from flowherd_supervisor.processes.after_fork import leave_with
+from flowherd_supervisor.processes.prctl import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def run_in_child(work: Callable[[], bytes | int], meanwhile: Callable[[], object]) -> bytes:
-    """Forks a process that runs `work`, calls `meanwhile` in this one, and returns the bytes that `work` returns.
+def run_in_child(work: Callable[[], bytes], meanwhile: Callable[[], object]) -> bytes:
+    """Forks a process that runs `work`, calls `meanwhile` in this one, and returns what `work` returns.
 
-    Raises:
-        SystemExit: it returns an exit code instead, or its process is killed: with 128 + the signal, as in shells.
-
+    If that process fails or is killed, it is nothing or only a part. Where none can be forked, `work` runs in this one:
+    beside threads, whose locks it would copy (faults.md P20), or at a limit.
     """
-    assert threading.active_count() == 1, "forking with threads copies locked locks (faults.md P20)"
+    if threading.active_count() > 1:
+        return work()
     read, write = os.pipe()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(read)
+        os.close(write)
+        return work()
     if child == 0:
-        leave_with(lambda: _send(work(), write))
+        os.close(read)
+        leave_with(lambda: _send(work, write))
     os.close(write)
     meanwhile()
     with os.fdopen(read, "rb") as pipe:
         answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if not answer:
-        code = os.waitstatus_to_exitcode(status)
-        sys.exit(code if code >= 0 else 128 - code)
+    with contextlib.suppress(
+        ChildProcessError
+    ):  # who started this one ignores SIGCHLD: the kernel has reaped
+        os.waitpid(child, 0)
     return answer
 
 
-def _send(answer: bytes | int, fd: int) -> int:
-    """Writes bytes; returns the exit code."""
-    if isinstance(answer, int):
-        return answer
-    with os.fdopen(fd, "wb") as pipe:
-        pipe.write(answer)
+def _send(work: Callable[[], bytes], fd: int) -> int:
+    die_with_parent()
+    with os.fdopen(fd, "wb") as pipe, contextlib.suppress(KeyboardInterrupt, SystemExit):  # Ctrl-C ends both
+        pipe.write(work())
     return 0

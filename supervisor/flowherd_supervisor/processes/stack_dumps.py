@@ -11,7 +11,7 @@ _FRAMES = 20  # innermost frames of a thread
 _FRAME = re.compile(r'^File "(.+)", line (\d+) in (.+)$', re.MULTILINE)
 # Every process is a fork: its own frames are followed by those of the process that forked it.
 _FORKED_BY = re.compile(
-    r'/flowherd_supervisor/(processes|shell|cli)/\w+\.py"|/flowherd/settings/command_line\.py"'
+    r'/flowherd_supervisor/((processes|shell|cli)/\w+|__main__)\.py"|/flowherd/settings/command_exit\.py"'
     r"|/cyclopts/|<frozen runpy>"
 )
 

@@ -12,6 +12,7 @@ import pytest
 from flowherd import __version__
 from flowherd.settings.model import Settings
 from flowherd.settings.sources import flag_of, variable_of
+from flowherd_supervisor.__main__ import main_supervisor
 from flowherd_supervisor.cli import main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,7 +39,7 @@ def call_supervisor(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """Calls `flowherd-supervisor` with these words and returns the exit code."""
     monkeypatch.setattr(sys, "argv", ["flowherd-supervisor", *words])
     with pytest.raises(SystemExit) as left:
-        main.main_supervisor()
+        main_supervisor()
     return int(left.value.code or 0)
 
 
@@ -138,6 +139,14 @@ def test_an_idle_time_that_is_none_is_named(
     """It is checked like any other setting; nothing has been started."""
     assert call("run", "a:b", *words) == 2
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_an_app_whose_name_is_not_utf_8_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python shows such bytes of a command line as surrogates, which no log can hold; an accent is no problem."""
+    assert call("run", "caf\udce9:app") == 2
+    assert capsys.readouterr().err == "flowherd: APP: should be module:attr, in UTF-8\n"
+    assert call("run", "café:app", "-p", "0") == 2
+    assert capsys.readouterr().err.startswith("flowherd: --processes")
 
 
 def test_every_wrong_setting_is_a_line_of_its_own_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 HEAVY = {"asyncio", "httpx", "msgspec", "pydantic", "rich", "structlog", "uvicorn", "prometheus_client"}
 AN_APP = "from flowherd import ActivityContext, ActivityError, Registry, activity"
+SUPERVISOR_PROGRAM = "from flowherd_supervisor.__main__ import main_supervisor; main_supervisor()"
+FLAGS = ["-p", "2", "--api-url", "http://127.0.0.1:9", "--admin", "off"]
 HELP = "from flowherd_supervisor.cli.main import main\ntry: main({words!r})\nexcept SystemExit: pass"
 
 
@@ -74,7 +76,6 @@ Path("seen.txt").write_text(" ".join({name.partition(".")[0] for name in sys.mod
 from absent import registry
 """
     (tmp_path / "seen.py").write_text(app)
-    words += ["-p", "2", "--api-url", "http://127.0.0.1:9", "--admin", "off"]
     done = subprocess.run(
         [sys.executable, *words],
         env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=40, check=False,

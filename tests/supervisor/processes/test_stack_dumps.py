@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 
 HANDLER = 'File "/srv/app/sample_app.py", line 79 in hangs'
 OURS = 'File "/opt/venv/lib/flowherd/execution/on_loop.py", line 102 in _step'
+ROOT = Path(__file__).resolve().parents[3]
 FORKED_BY = (
     'File "/opt/venv/lib/flowherd_supervisor/processes/zygote.py", line 184 in _be_born',
-    'File "/opt/venv/lib/flowherd_supervisor/shell/host.py", line 77 in run',
-    'File "/opt/venv/lib/flowherd_supervisor/cli/main.py", line 217 in main',
-    'File "/opt/venv/lib/flowherd/settings/command_line.py", line 25 in call',
+    'File "/opt/venv/lib/flowherd_supervisor/shell/host_setup.py", line 77 in run',
+    'File "/opt/venv/lib/flowherd_supervisor/cli/host_order.py", line 41 in carry_out',
+    'File "/opt/venv/lib/flowherd/settings/command_exit.py", line 25 in exit_code_of',
+    'File "/opt/venv/lib/flowherd_supervisor/__main__.py", line 36 in _begin',
     'File "/opt/venv/lib/cyclopts/core.py", line 9 in __call__',
 )
 
@@ -35,6 +38,13 @@ def text_of(*threads: tuple[str, ...]) -> str:
         + "\n\n".join(blocks)
         + "\n\nExtension modules: a.b, c.d (total: 2)\n"
     )
+
+
+@pytest.mark.parametrize("frame", [one for one in FORKED_BY if "/flowherd" in one])
+def test_the_frames_of_these_tests_are_of_files_that_exist(frame: str) -> None:
+    """A file that has been renamed would be taken for the user's."""
+    path = frame.split('"')[1].removeprefix("/opt/venv/lib/")
+    assert any((ROOT / top / path).is_file() for top in ("worker", "supervisor"))
 
 
 def test_the_handlers_frames_are_shown_and_those_of_the_forking_process_are_not() -> None:

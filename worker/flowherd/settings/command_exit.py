@@ -20,12 +20,15 @@ def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> Any:
     """Calls a cyclopts program as `exit_code_of` does; wrong words become lines on stderr too."""
     from cyclopts import CycloptsError  # noqa: PLC0415 - a host needs no parser
 
-    try:
-        return exit_code_of(lambda: program(words, exit_on_error=False, print_error=True))
-    except CycloptsError as error:
-        command = " ".join((name, *(error.command_chain or ())))
-        sys.stderr.write(f"flowherd: see {command} --help\n")
-        return Exit.USAGE
+    def parsed() -> Any:
+        try:
+            return program(words, exit_on_error=False, print_error=True)
+        except CycloptsError as error:
+            command = " ".join((name, *(error.command_chain or ())))
+            sys.stderr.write(f"flowherd: see {command} --help\n")
+            return Exit.USAGE
+
+    return exit_code_of(parsed)
 
 
 def exit_code_of(command: Callable[[], _Result | None]) -> _Result | int:
