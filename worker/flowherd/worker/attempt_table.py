@@ -123,7 +123,7 @@ class AttemptTable:
         self.slots.give_back(reserved)
         for item in undecodable:
             self._reject(item, Failed("INVALID_ACTIVITY", item.reason, retryable=False), {})
-        for activity in self._admission.order(activities):
+        for activity in self._admission.order(activities) if activities else ():
             owed = self._owed.get(activity.activity_id)
             if owed is None or not self._claimed_again(owed, activity, asked_at):
                 self._claim(activity, asked_at)

@@ -10,7 +10,10 @@ from flowherd.worker.next_step import SOON_S
 from flowherd.worker.poll_batch_size import MOST
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flowherd.backoff import Rng
+    from flowherd.worker.sibling_processes import Sibling
 
 RISE = 0.7  # the next quick pause, as a share of the time since the last work: pick-up against requests
 IDLE_AFTER_S = 600.0  # without work for this long, polls spread out to the longest interval
@@ -39,6 +42,18 @@ def after_receipt(receipt_at: float, pause_s: float, expected_at: float) -> floa
     """The time to poll for what follows a receipt: a pause after it, or after a sibling's poll expected before that."""
     at = receipt_at + pause_s
     return expected_at + pause_s if expected_at < at else at
+
+
+def next_expected(siblings: Sequence[Sibling], now: float) -> float:
+    """The next poll of a sibling after work or a receipt of its own since its last one; infinite for none."""
+    return min(
+        (
+            one.next_poll_at
+            for one in siblings
+            if one.worked_at > one.polled_at and one.next_poll_at > now and not one.is_on_loop
+        ),
+        default=math.inf,
+    )
 
 
 class Pace(NamedTuple):
@@ -124,7 +139,7 @@ class Pace(NamedTuple):
         polled_at: float,
         drained_at: float,
         worked_at: float,
-        expected_at: float,
+        siblings: Sequence[Sibling],
         period_s: float,
         now: float,
         *,
@@ -136,7 +151,7 @@ class Pace(NamedTuple):
             polled_at: when the host's last poll began.
             drained_at: when the host's last poll began that brought less than was asked for.
             worked_at: when the host last got work, or had an outcome acknowledged.
-            expected_at: when a sibling polls next for what follows its own work, infinite for none.
+            siblings: the host's other processes.
             period_s: seconds between the polls of the host without work.
             now: monotonic seconds.
             is_roomy: whether at least half of what a poll can bring could start at once.
@@ -147,7 +162,7 @@ class Pace(NamedTuple):
         since_work_s = drained_at - self.worked_at
         if since_work_s < self.pause_s - CLOSE_S:
             since = max(self.receipt_at or self.worked_at, polled_at)
-            return after_receipt(since, self.pause_s, expected_at)
+            return after_receipt(since, self.pause_s, next_expected(siblings, now))
         if self.worked_at < worked_at or since_work_s >= period_s:
             return None
         return drained_at + since_work_s * RISE * self.jitter

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from flowherd.worker.next_step import NextStep
 from flowherd.worker.poll_batch_size import BatchSize
-from flowherd.worker.poll_pace import CLOSE_S, PATIENCE_S, Pace, Rhythm, after_receipt
-from flowherd.worker.poll_turns import Leave, Poll, Wait, decide, helper, next_expected, share
+from flowherd.worker.poll_pace import CLOSE_S, PATIENCE_S, Pace, Rhythm, after_receipt, next_expected
+from flowherd.worker.poll_turns import Leave, Poll, Wait, decide, fair_share, helper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -87,7 +87,12 @@ class PollPolicy:
 
     def share_of(self, wanted: int, now: float) -> int:
         """The part of what this process could start that it may ask for, beside siblings that could start it too."""
-        return share(self._pace, self._siblings.me(), self._siblings.look(now), wanted, now)
+        if not self._siblings.are_there:
+            return wanted
+        asked, load = min(wanted, self._pace.ramp), self._siblings.own_load
+        if not self._pace.is_filling(load):
+            return asked
+        return min(asked, fair_share(load, self._siblings.look(now), now))
 
     def full(self, now: float) -> float:
         """Nothing more can start here; returns the time to look again even so, infinite for none.
@@ -131,7 +136,7 @@ class PollPolicy:
         siblings = self._siblings.look(now) if found else ()  # an idle process does little else than poll
         if workflow_ids:
             self._learn(workflow_ids, began_at, siblings)
-        load = self._siblings.me().load
+        load = self._siblings.own_load
         pace = self._pace.after_poll(asked, found, began_at, now, self._rng, load=load, is_light=is_light)
         self._batch_size.found(asked, found, now)
         is_full = found >= asked

@@ -23,10 +23,10 @@ ones have not ended asks for no more than makes it as busy as its freest sibling
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowherd.worker.next_step import SOON_S
+from flowherd.worker.poll_batch_size import MOST
 from flowherd.worker.poll_pace import CLOSE_S, PATIENCE_S
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def decide(
         pace = pace.after_empty_poll_of_sibling(me.load)
     period_s = rhythm.period_s(now - worked_at)
     polled_at = max(pace.polled_at, polled_by_others_at)
-    expected = next_expected(siblings, now)
-    due_at = pace.quick_at(polled_at, drained_at, worked_at, expected, period_s, now, is_roomy=is_roomy)
+    due_at = pace.quick_at(polled_at, drained_at, worked_at, siblings, period_s, now, is_roomy=is_roomy)
     if due_at is None:
         is_due = pace.due_at <= now + CLOSE_S
         if not pace.due_at or (is_due and _is_taken(polled_by_others_at, siblings, period_s, now)):
@@ -103,13 +102,6 @@ def decide(
     until = now + PATIENCE_S
     due_at = until if pace.is_called else pace.due_at  # a poll of the sibling answers the call too
     return Leave(freest.number, until), pace._replace(rang_at=now, is_called=False, due_at=due_at)
-
-
-def next_expected(siblings: Sequence[Sibling], now: float) -> float:
-    """The next poll of a sibling for what follows its own work; infinite for none."""
-    return min(
-        (one.next_poll_at for one in siblings if one.next_poll_at > now and one.is_quick), default=math.inf
-    )
 
 
 def _is_taken(polled_at: float, siblings: Sequence[Sibling], period_s: float, now: float) -> bool:
@@ -148,16 +140,13 @@ def freer_than(
     return min(freer, key=_by_freedom, default=None)
 
 
-def share(pace: Pace, me: Sibling, siblings: Sequence[Sibling], wanted: int, now: float) -> int:
-    """The part of `wanted` activities that a process may ask for, beside siblings that could start them too."""
-    if not siblings:
-        return wanted
-    asked = min(wanted, pace.ramp)
-    if pace.is_filling(me.load):
-        least = min((one.load for one in _takers(siblings, now)), default=None)
-        if least is not None:
-            asked = min(asked, max(1, least - me.load + max(1, me.load // 4)))
-    return asked
+def fair_share(load: int, siblings: Sequence[Sibling], now: float) -> int:
+    """The activities that make a process with this load as busy as its freest sibling, and a quarter more; 1 at least.
+
+    As many as anybody wants if no sibling could start any.
+    """
+    least = min((one.load for one in _takers(siblings, now)), default=None)
+    return MOST if least is None else max(1, least - load + max(1, load // 4))
 
 
 def _takers(siblings: Sequence[Sibling], now: float) -> list[Sibling]:

@@ -144,20 +144,20 @@ class Poller:
                 self._policy.pause()
                 await self._wait(math.inf, when_free=_NEVER)
                 continue
-            now, wanted = self._loop.time(), self._wanted()
+            now, most = self._loop.time(), self._policy.most
+            wanted = self._wanted(most)
             if not wanted:
                 await self._wait(self._policy.full(now), when_free=1)
                 continue
-            if self._polls_wait():
+            worthwhile = -(-min(self._slots.limit, most) // 2)
+            at = self._policy.next_at(now, is_roomy=wanted >= worthwhile)
+            if at > now:
+                await self._wait(at, when_free=worthwhile if self._policy.is_hungry else _NEVER)
+            elif self._polls_wait():
                 self._policy.pause()
                 await self._wait(now + _LOOKS_AGAIN_S, when_free=_NEVER)
-                continue
-            worthwhile = -(-min(self._slots.limit, self._policy.most) // 2)
-            at = self._policy.next_at(now, is_roomy=wanted >= worthwhile)
-            if at <= now:
-                await self._take_turn()
             else:
-                await self._wait(at, when_free=worthwhile if self._policy.is_hungry else _NEVER)
+                await self._take_turn(wanted)
         self._policy.pause()
 
     async def _wait(self, until: float, *, when_free: int) -> None:
@@ -178,21 +178,24 @@ class Poller:
         if self._sleep is not None and not self._sleep.done():
             self._sleep.set_result(None)
 
-    def _wanted(self) -> int:
-        return min(self._slots.free, self._policy.most, self._attempts.room)
+    def _wanted(self, most: int) -> int:
+        return min(self._slots.free, most, self._attempts.room)
 
-    async def _take_turn(self) -> None:
+    async def _take_turn(self, wanted: int) -> None:
         """Polls when the circuit lets it pass, one iteration of the loop later when attempts hold slots.
 
         New handlers then take their first step before the poll: if one crashes the process, no claims are on their way.
         """
         began_at = self._loop.time()
+        is_at_once = not self._slots.held
         try:
-            if self._slots.held:
+            if not is_at_once:
                 await asyncio.sleep(0)
             if self._circuit.failures:
                 self._policy.pause()
                 await self._revocable(self._circuit.through(self._poll_if_wanted))
+            elif is_at_once:
+                await self._circuit.through(self._poll, wanted)
             else:
                 await self._circuit.through(self._poll_if_wanted)
         except EngineError:  # already logged where it happened, or by the circuit
@@ -213,7 +216,7 @@ class Poller:
             self._turn = None
 
     async def _poll_if_wanted(self) -> None:
-        wanted = self._wanted()
+        wanted = self._wanted(self._policy.most)
         if self._mode is not Mode.POLLING or not wanted or self._polls_wait():
             raise _NotNow
         await self._poll(wanted)

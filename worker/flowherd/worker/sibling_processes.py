@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flowherd.ledger.wakeups import Wakeups
 
 OVERDUE_S = 0.05  # a sibling that has missed its time by more than this is frozen, or its loop is blocked
-_LOOK_AROUND_S = 2.0  # a new process may go unnoticed for this long; it sees the others at once
+_LOOK_AROUND_S = 5.0  # a new process may go unnoticed for this long; it sees the others at once
 _WORKED_AT = Clock.WORKED_AT  # a module constant: written for each outcome
 
 
@@ -67,11 +67,6 @@ class Sibling(NamedTuple):
     pause_s: float = 0.0
     learned_at: float = 0.0
 
-    @property
-    def is_quick(self) -> bool:
-        """True when it polls next because its last poll brought work or an outcome was acknowledged since."""
-        return self.worked_at > self.polled_at and not self.is_on_loop
-
     def will_poll(self, now: float) -> bool:
         """True when it is expected to poll: it has free slots, and has not missed its time."""
         return not self.is_on_loop and self.next_poll_at > 0 and self.next_poll_at >= now - OVERDUE_S
@@ -114,11 +109,21 @@ class Siblings:
         if self._segments is not None:
             yield from (self._segments[one] for one in self._segments.living() if one != self._own.number)
 
+    @property
+    def are_there(self) -> bool:
+        """True when the last look around has found any."""
+        return bool(self._live)
+
     def me(self) -> Sibling:
         """Returns the published state of this process."""
         seen = _seen(self._own)
         assert seen is not None, self._own
         return seen
+
+    @property
+    def own_load(self) -> int:
+        """The number of running activities of this process."""
+        return self._own.get(Cell.RUNNING)
 
     def say_next(self, at: float) -> None:
         """Publishes the time of this process's next poll, 0 for none."""
@@ -157,7 +162,7 @@ def _seen(segment: Segment) -> Sibling | None:
     ) = _read_cells(segment.map, segment.offset)  # fmt: skip
     if started == ended or opened != started:
         return None
-    if not isfinite(lag_s + next_at + polled_at + drained_at + worked_at + pause_s + learned_at):
+    if not 0.0 <= lag_s + next_at + polled_at + drained_at + worked_at + pause_s + learned_at < inf:
         return None  # the segment is corrupt: the supervisor ends that process
     return Sibling(
         segment.number, next_at, polled_at, drained_at, worked_at, load, lag_s, on_loop != 0, pause_s, learned_at
