@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from flowherd.awake_clock import STEP_S, Witness
-from flowherd.ledger import Cell, Host, Ledger, Life, Record, Segment
+from flowherd.ledger import Cell, Host, Ledger, Record, Segment
 from flowherd.memory import resident_bytes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.hangs import PastLimit, guilty_of_hang, keeper_late_s
@@ -66,10 +66,9 @@ class LedgerWatch:
             return WORKING_EVERY_S
         if self.judges and self._crash_history:
             return STEP_S
-        working = any(
-            segment.life is Life.LIVE and segment.get(Cell.HELD) for segment in self.ledger.segments
-        )
-        return WORKING_EVERY_S if working or self.ledger.segments.ended() else IDLE_EVERY_S
+        segments = self.ledger.segments
+        working = any(segments[number].get(Cell.HELD) for number in segments.living())
+        return WORKING_EVERY_S if working or segments.ended() else IDLE_EVERY_S
 
     def scan(self, state: Brain, handles: Iterable[Handle], now: float, awake_s: float) -> Iterator[Event]:
         """Yields the events that the ledger leads to.
@@ -101,7 +100,7 @@ class LedgerWatch:
                 past_limit = self._past_limit(segment, records, (now, awake_s))
                 if one := guilty_of_hang(past_limit, state.plan.cancel_grace_s):
                     yield self._overdue(handle, one)
-            chance = random.Random(str(_names(handle))).random()
+            chance = crc32(b"%d %d" % _names(handle)) / 2**32
             for reason in used_up(self._wear(handle), state.plan, chance):
                 yield events.WorkerUsedUp(*_names(handle), reason)
         if state.plan.burst_idle_s is not None and self._burst.is_worked_off(state, awake_s):

@@ -101,9 +101,14 @@ class Adoptions:
         """The host ends: nobody adopts any more."""
         self._is_closed = True
 
-    def attend(self) -> None:
-        """Finishes what is decided, answers who wants to adopt, then offers anew; at each scan, before all else."""
-        for number in self._ledger.segments.in_use():
+    def attend(self, in_use: Iterable[int] | None = None) -> None:
+        """Finishes what is decided, answers who wants to adopt, then offers anew; at each scan, before all else.
+
+        Args:
+            in_use: the segments to look at (`Segments.in_use`); None for looking which.
+
+        """
+        for number in self._ledger.segments.in_use() if in_use is None else in_use:
             segment = self._ledger.segments[number]
             try:
                 for record in segment.adopting():

@@ -89,17 +89,16 @@ class LeaseKeeper:
         """Scans for ever: five times a second while anything is held, more often during offers, else when woken."""
         loop = asyncio.get_running_loop()
         while True:
-            self.scan()
+            is_in_use = self.scan()
             self.woken.clear()
+            rests = not is_in_use and self._rests()
             wait_s = OFFER_S if self._adoptions.waiting else SCAN_EVERY_S
-            timer = loop.call_later(RESTS_FOR_S if self._rests() else wait_s, self.woken.set)
+            timer = loop.call_later(RESTS_FOR_S if rests else wait_s, self.woken.set)
             await self.woken.wait()
             timer.cancel()
 
     def _rests(self) -> bool:
-        """True when no record is held; announces the rest before its last check, so that no claim is missed."""
-        if not self._ledger.segments.are_at_rest:
-            return False
+        """True when still no record is held; announces the rest before it looks, so that no claim is missed."""
         now = self._clock()
         self._ledger.tick(now + RESTS_FOR_S)
         if self._ledger.segments.are_at_rest:
@@ -120,13 +119,14 @@ class LeaseKeeper:
         """True when no ended segment waits for settlement."""
         return not any(segment.life is Life.ENDED for segment in self._ledger.segments)
 
-    def scan(self) -> None:
-        """Starts the due beats and the settlement of ended segments."""
+    def scan(self) -> bool:
+        """Starts the due beats and the settlement of ended segments; returns whether any segment is in use."""
         now = self._clock()
-        self._adoptions.attend()
+        in_use = list(self._ledger.segments.in_use())
+        self._adoptions.attend(in_use)
         held: list[tuple[Segment, Record]] = []
         owed: list[tuple[Segment, Record]] = []
-        for number in self._ledger.segments.in_use():
+        for number in in_use:
             segment = self._ledger.segments[number]
             try:
                 self._look_at(segment, held, owed)
@@ -137,6 +137,7 @@ class LeaseKeeper:
         self._confirmations.store([*held, *owed], now)
         self._ledger.remember(now)
         self._ledger.tick(now)
+        return bool(in_use)
 
     def _say_unreadable(self, segment: Segment, error: Exception) -> None:
         """Logs an unreadable segment once per incarnation."""

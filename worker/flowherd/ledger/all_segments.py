@@ -77,6 +77,15 @@ class Segments(Sequence[Segment]):
                 if any(self._map[states : states + min(cells[at + _HIGH_WATER], self._layout.records)]):
                     yield number
 
+    def begun(self) -> list[int]:
+        """Returns the numbers of the LIVE and ENDED segments."""
+        cells, width = self._cells, self._size // 8
+        return [
+            number
+            for number, at in enumerate(range(0, len(cells), width))
+            if cells[at + _STARTED] != cells[at + _SETTLED]
+        ]
+
     def ended(self) -> list[int]:
         """The numbers of those that are ENDED, and wait to be settled."""
         cells, width = self._cells, self._size // 8

@@ -47,7 +47,7 @@ from flowherd.ledger.trend import AREA_BYTES as TREND_BYTES
 from flowherd.ledger.trend import Trend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from flowherd.ledger.record import Record
 
@@ -162,21 +162,19 @@ class Ledger:
 
     def work(self) -> Work:
         """Returns the costs of activities in all incarnations so far."""
-        present = (segment.work.read() for segment in self.segments if _counts(segment))
-        return Work.sum_of((self._ended_work.read(), *present))
+        return Work.sum_of(table.read() for table in self._work_tables())
 
     def activity_counts(self) -> dict[str, tuple[int, ...]]:
         """Returns the ends and durations of activities by name, in all incarnations so far."""
-        tables = (self._ended_work, *(segment.work for segment in self.segments if _counts(segment)))
         counts: dict[str, tuple[int, ...]] = {}
-        for table in tables:
+        for table in self._work_tables():
             for name, numbers in table.read_counts().items():
                 counts[name] = summed((counts[name], numbers)) if name in counts else numbers
         return counts
 
     def remember(self, now: float) -> None:
         """Moves the workers' ended attempts to the host's history, and samples the trend; for the keeper only."""
-        for number in (*self.segments.living(), *self.segments.ended()):
+        for number in self.segments.begun():
             self.history.take_from(self.segments[number].history)
         self.trend.note(now, self._counted)
 
@@ -194,8 +192,14 @@ class Ledger:
         return [*chain.from_iterable(own), *self.history.failures.entries(word)]
 
     def _counted(self) -> tuple[int, ...]:
-        tables = (self._ended_work, *(segment.work for segment in self.segments if _counts(segment)))
-        return summed(numbers for table in tables for numbers in table.read_counts().values())
+        return summed(numbers for table in self._work_tables() for numbers in table.read_counts().values())
+
+    def _work_tables(self) -> Iterator[WorkTable]:
+        """Yields the costs and counts of activities in all incarnations: of the settled ones together, and of each."""
+        yield self._ended_work
+        for number in self.segments.begun():
+            if self.segments[number].readable:
+                yield self.segments[number].work
 
     def process_of(self, segment: Segment) -> tuple[Segment, ...]:
         """Returns the segments of one process: the given one, or those of all worker threads of its process."""
