@@ -6,6 +6,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0:1] = [str(ROOT / "supervisor"), str(ROOT / "worker")]
 
-from flowherd_supervisor.__main__ import main  # noqa: E402 - the path comes first
+from flowherd_supervisor.cli.main import main  # noqa: E402 - the path comes first
 
 main()

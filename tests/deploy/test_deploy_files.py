@@ -10,7 +10,7 @@ import pytest
 from deploy_kit import DEPLOY, OWN_VARIABLES
 from image_kit import instructions
 
-from flowherd_supervisor.cli.main import app as command_line
+from flowherd_supervisor.cli.commands import app as command_line
 
 if TYPE_CHECKING:
     from pathlib import Path

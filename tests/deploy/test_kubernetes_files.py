@@ -9,7 +9,7 @@ import yaml
 from deploy_kit import DEPLOY, OWN_VARIABLES, run_tool
 
 from flowherd.settings.model import Settings
-from flowherd_supervisor.cli.main import app as command_line
+from flowherd_supervisor.cli.commands import app as command_line
 
 if TYPE_CHECKING:
     from pathlib import Path

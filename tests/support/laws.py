@@ -135,7 +135,7 @@ def the_engine_is_a_package_of_its_own(source: Source) -> Iterator[str]:
     """Law 1: it imports nothing of flowherd; only its command and the testkit import it."""
     if source.path.startswith(ENGINE):
         yield from source.using("flowherd", "flowherd_supervisor")
-    elif not source.within(SUPERVISOR, "cli/main.py", "testkit/"):
+    elif not source.within(SUPERVISOR, "cli/commands.py", "testkit/"):
         yield from source.using("flowherd_engine")
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 APP = "sample_app:registry"
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULE = ("-m", "flowherd_supervisor")
-SUPERVISOR_PROGRAM = ("-c", "from flowherd_supervisor.__main__ import main_supervisor; main_supervisor()")
+SUPERVISOR_PROGRAM = ("-c", "from flowherd_supervisor.cli.main import main_supervisor; main_supervisor()")
 HOSTILE = {
     "KRUXIAFLOW_API_URL": "http://127.0.0.1:9",
     "KRUXIAFLOW_CLIENT_ID": "production",

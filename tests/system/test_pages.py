@@ -21,7 +21,7 @@ from pages_kit import PAGES
 from flowherd.sdk.activity_decorator import definition_of
 from flowherd.settings import sources
 from flowherd.testing import run_activity_sync
-from flowherd_supervisor.cli.main import app as command_line
+from flowherd_supervisor.cli.commands import app as command_line
 from flowherd_supervisor.cli.main import main
 
 if TYPE_CHECKING:

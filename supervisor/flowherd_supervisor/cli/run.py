@@ -38,7 +38,7 @@ def run(words: Sequence[str]) -> int:
 
 def _parse(words: Sequence[str]) -> bytes:
     """Returns an order to host, or an exit code, as JSON."""
-    from flowherd_supervisor.cli.main import answer  # noqa: PLC0415 - it imports the parser
+    from flowherd_supervisor.cli.commands import answer  # noqa: PLC0415 - it imports the parser
 
     found = answer(words)
     return json.dumps(found if isinstance(found, int) else asdict(found)).encode()

@@ -12,7 +12,6 @@ import pytest
 from flowherd import __version__
 from flowherd.settings.model import Settings
 from flowherd.settings.sources import flag_of, variable_of
-from flowherd_supervisor.__main__ import main_supervisor
 from flowherd_supervisor.cli import main
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,7 +38,7 @@ def call_supervisor(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """Calls `flowherd-supervisor` with these words and returns the exit code."""
     monkeypatch.setattr(sys, "argv", ["flowherd-supervisor", *words])
     with pytest.raises(SystemExit) as left:
-        main_supervisor()
+        main.main_supervisor()
     return int(left.value.code or 0)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HEAVY = {"asyncio", "httpx", "msgspec", "pydantic", "rich", "structlog", "uvicorn", "prometheus_client"}
 AN_APP = "from flowherd import ActivityContext, ActivityError, Registry, activity"
-SUPERVISOR_PROGRAM = "from flowherd_supervisor.__main__ import main_supervisor; main_supervisor()"
+SUPERVISOR_PROGRAM = "from flowherd_supervisor.cli.main import main_supervisor; main_supervisor()"
 FLAGS = ["-p", "2", "--api-url", "http://127.0.0.1:9", "--admin", "off"]
 HELP = "from flowherd_supervisor.cli.main import main\ntry: main({words!r})\nexcept SystemExit: pass"
 
@@ -61,7 +61,7 @@ def test_every_public_name_is_there_and_listed() -> None:
         ["-m", "flowherd_supervisor", "run", "seen:registry"],
         [
             "-c",
-            "from flowherd_supervisor.__main__ import main_supervisor; main_supervisor()",
+            "from flowherd_supervisor.cli.main import main_supervisor; main_supervisor()",
             "seen:registry",
         ],
     ],

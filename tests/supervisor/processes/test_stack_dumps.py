@@ -23,7 +23,7 @@ FORKED_BY = (
     'File "/opt/venv/lib/flowherd_supervisor/shell/host_setup.py", line 77 in run',
     'File "/opt/venv/lib/flowherd_supervisor/cli/host_order.py", line 41 in carry_out',
     'File "/opt/venv/lib/flowherd/settings/command_exit.py", line 25 in exit_code_of',
-    'File "/opt/venv/lib/flowherd_supervisor/__main__.py", line 36 in _begin',
+    'File "/opt/venv/lib/flowherd_supervisor/cli/main.py", line 36 in _begin',
     'File "/opt/venv/lib/cyclopts/core.py", line 9 in __call__',
 )
 
