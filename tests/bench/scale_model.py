@@ -121,8 +121,9 @@ class Child:
 
     def _poll(self, free: int) -> None:
         world, now = self.model.world, self.model.world.now
-        me = self.said._replace(load=self._held)
-        asked = share(self._pace, me, self._siblings(), min(free, POLL_MAX), now)
+        asked = min(free, POLL_MAX)
+        if self._siblings():
+            asked = share(self._pace, self._held, self._siblings, asked, now)
         self._is_polling = True
         self.said = self.said._replace(polled_at=now, next_poll_at=0.0)
         self.model.polls += 1

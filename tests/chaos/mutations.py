@@ -79,8 +79,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a process asks for little until it has found more than that",
-        WORKER + "worker/poll_policy.py",
-        "min(wanted, self._pace.ramp)",
+        WORKER + "worker/poll_turns.py",
+        "min(wanted, pace.ramp)",
         "wanted",
         UNIT + "worker/test_poll_policy.py::test_heavy_activities_queued_at_once_spread_over_the_children",
     ),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flowherd.worker.next_step import NextStep
 from flowherd.worker.poll_batch_size import BatchSize
 from flowherd.worker.poll_pace import CLOSE_S, PATIENCE_S, Pace, Rhythm, after_receipt, next_expected
-from flowherd.worker.poll_turns import Leave, Poll, Wait, decide, fair_share, helper
+from flowherd.worker.poll_turns import Leave, Poll, Wait, decide, helper, share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -89,10 +89,7 @@ class PollPolicy:
         """The part of what this process could start that it may ask for, beside siblings that could start it too."""
         if not self._siblings.are_there:
             return wanted
-        asked, load = min(wanted, self._pace.ramp), self._siblings.own_load
-        if not self._pace.is_filling(load):
-            return asked
-        return min(asked, fair_share(load, self._siblings.look(now), now))
+        return share(self._pace, self._siblings.own_load, lambda: self._siblings.look(now), wanted, now)
 
     def full(self, now: float) -> float:
         """Nothing more can start here; returns the time to look again even so, infinite for none.

@@ -26,11 +26,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowherd.worker.next_step import SOON_S
-from flowherd.worker.poll_batch_size import MOST
 from flowherd.worker.poll_pace import CLOSE_S, PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from flowherd.worker.poll_pace import Pace, Rhythm
     from flowherd.worker.sibling_processes import Sibling
@@ -140,13 +139,17 @@ def freer_than(
     return min(freer, key=_by_freedom, default=None)
 
 
-def fair_share(load: int, siblings: Sequence[Sibling], now: float) -> int:
-    """The activities that make a process with this load as busy as its freest sibling, and a quarter more; 1 at least.
+def share(pace: Pace, load: int, siblings: Callable[[], Sequence[Sibling]], wanted: int, now: float) -> int:
+    """The part of `wanted` activities that a process may ask for, beside siblings that could start them too.
 
-    As many as anybody wants if no sibling could start any.
+    `siblings` is called only if it matters how busy they are: seldom, and it takes long for an idle process.
     """
-    least = min((one.load for one in _takers(siblings, now)), default=None)
-    return MOST if least is None else max(1, least - load + max(1, load // 4))
+    asked = min(wanted, pace.ramp)
+    if pace.is_filling(load):
+        least = min((one.load for one in _takers(siblings(), now)), default=None)
+        if least is not None:
+            asked = min(asked, max(1, least - load + max(1, load // 4)))
+    return asked
 
 
 def _takers(siblings: Sequence[Sibling], now: float) -> list[Sibling]:
