@@ -29,9 +29,7 @@ def run(words: Sequence[str]) -> int:
     try:
         found = json.loads(run_in_child(lambda: _parse(words), meanwhile=_import_host))
     except ValueError:
-        sys.stderr.write(
-            "flowherd: the process that reads the command line has failed, or was killed: try again\n"
-        )
+        sys.stderr.write("flowherd: the process that parses the command line has failed or was killed\n")
         return Exit.INTERNAL
     return found if isinstance(found, int) else HostOrder(**found).carry_out()
 

@@ -36,9 +36,7 @@ def run_in_child(work: Callable[[], bytes], meanwhile: Callable[[], object]) -> 
     meanwhile()
     with os.fdopen(read, "rb") as pipe:
         answer = pipe.read()
-    with contextlib.suppress(
-        ChildProcessError
-    ):  # who started this one ignores SIGCHLD: the kernel has reaped
+    with contextlib.suppress(ChildProcessError):  # it is reaped already where SIGCHLD is ignored
         os.waitpid(child, 0)
     return answer
 

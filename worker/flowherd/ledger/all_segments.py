@@ -38,6 +38,7 @@ class Segments(Sequence[Segment]):
         self._count = count
         self._made: dict[int, Segment] = {}
         self._cells: memoryview[int] = memoryview(map_)[first : first + count * self._size].cast("Q")
+        self._starts = range(0, len(self._cells), self._size // 8)  # of each segment, among the cells
 
     def __len__(self) -> int:
         return self._count
@@ -66,8 +67,8 @@ class Segments(Sequence[Segment]):
 
         A claim becomes visible with its record's state byte, which is written last.
         """
-        cells, width = self._cells, self._size // 8
-        for number, at in enumerate(range(0, len(cells), width)):
+        cells = self._cells
+        for number, at in enumerate(self._starts):
             started, ended = cells[at + _STARTED], cells[at + _ENDED]
             if started == ended:
                 if cells[at + _SETTLED] != ended:
@@ -79,27 +80,23 @@ class Segments(Sequence[Segment]):
 
     def begun(self) -> list[int]:
         """Returns the numbers of the LIVE and ENDED segments."""
-        cells, width = self._cells, self._size // 8
+        cells = self._cells
         return [
-            number
-            for number, at in enumerate(range(0, len(cells), width))
-            if cells[at + _STARTED] != cells[at + _SETTLED]
+            number for number, at in enumerate(self._starts) if cells[at + _STARTED] != cells[at + _SETTLED]
         ]
 
     def ended(self) -> list[int]:
-        """The numbers of those that are ENDED, and wait to be settled."""
-        cells, width = self._cells, self._size // 8
+        """Returns the numbers of the ENDED segments, which wait to be settled."""
+        cells = self._cells
         return [
             number
-            for number, at in enumerate(range(0, len(cells), width))
+            for number, at in enumerate(self._starts)
             if cells[at + _STARTED] == cells[at + _ENDED] != cells[at + _SETTLED]
         ]
 
     def living(self) -> list[int]:
         """Returns the numbers of the LIVE segments."""
-        cells, width = self._cells, self._size // 8
+        cells = self._cells
         return [
-            number
-            for number, at in enumerate(range(0, len(cells), width))
-            if cells[at + _STARTED] != cells[at + _ENDED]
+            number for number, at in enumerate(self._starts) if cells[at + _STARTED] != cells[at + _ENDED]
         ]
