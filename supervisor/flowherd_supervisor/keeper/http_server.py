@@ -199,10 +199,22 @@ class HttpThread:
     def __init__(self, routes: Routes, sockets: Sequence[socket.socket]) -> None:
         self._routes = routes
         self._sockets = list(sockets)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
         """Starts the thread; it ends with the process."""
         start_thread("pages", self._serve_for_ever)
+
+    async def answered(self, within_s: float) -> None:
+        """Waits until the orders that the supervisor has received are answered, at most `within_s` seconds.
+
+        One step of the thread's loop sends an order and its reply, so the next step comes after both.
+        """
+        if self._loop is None:
+            return
+        with contextlib.suppress(RuntimeError, TimeoutError):  # the server has ended, or hangs
+            async with asyncio.timeout(within_s):
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop))
 
     def _serve_for_ever(self) -> None:
         """Restarts the server whenever it ends; each run gets copies of the sockets, which it closes."""
@@ -230,9 +242,13 @@ class HttpThread:
             proxy_headers=False,
         )
         try:
-            asyncio.run(_Server(config).serve(sockets=[sock.dup() for sock in self._sockets]))
+            asyncio.run(self._run(_Server(config)))
         except (Exception, SystemExit) as error:
             log.error("pages_ended", exc_info=error)
+
+    async def _run(self, server: _Server) -> None:
+        self._loop = asyncio.get_running_loop()
+        await server.serve(sockets=[sock.dup() for sock in self._sockets])
 
 
 class _Server(uvicorn.Server):

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from flowherd.settings.worker_config import WorkerConfig
 
 _SHOWN = 200  # characters of a message
+_ANSWERED_WITHIN_S = 0.5  # a reply takes a millisecond, unless its thread waits for a CPU
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -121,7 +122,8 @@ class _Keeper:
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
         routes = Routes(setup.ledger, self._board, self._events, self._link.send, cancel)
-        HttpThread(routes, setup.sockets).start()
+        pages = HttpThread(routes, setup.sockets)
+        pages.start()
         self._say(Ready())
         await keep.run_until(self._tasks.spawn(self._until_ended()))
         if self._outliving is not None:
@@ -129,6 +131,7 @@ class _Keeper:
         if not keep.is_running:
             return Exit.INTERNAL
         await keep.settle_rest(self._left_s)
+        await pages.answered(min(self._left_s, _ANSWERED_WITHIN_S))  # the order to drain leads here
         self._say_advice()
         return Exit.CLEAN
 

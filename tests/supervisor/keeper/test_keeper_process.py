@@ -7,22 +7,27 @@ import logging
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from flowherd.exit_codes import Exit
+from flowherd.leases.keep_leases_and_token import KeeperTasks
 from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.ledger import Ledger
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.link.link import Link
-from flowherd.link.messages import Finish
+from flowherd.link.messages import Asked, Finish, SupervisorState
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd_supervisor.keeper import http_server, keeper_process
 from flowherd_supervisor.keeper.keeper_process import KeeperSetup, _Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from flowherd.link.messages import Message
 
 CEILING_S = 10.0
 
@@ -34,6 +39,9 @@ class NoPages:
         pass
 
     def start(self) -> None:
+        pass
+
+    async def answered(self, within_s: float) -> None:
         pass
 
 
@@ -96,6 +104,43 @@ async def test_n1_a_keeper_without_a_supervisor_from_the_start_ends_itself(
     async with asyncio.timeout(CEILING_S):
         assert await _Keeper(setup, links[1]).run() is Exit.CLEAN
     assert limits == [True]
+
+
+async def test_a_drain_is_answered_before_the_process_that_answers_ends(
+    setup: KeeperSetup, links: tuple[Link, Link], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle host ends within milliseconds, while the thread that has passed the order on may wait for a CPU."""
+    monkeypatch.setattr(keeper_process, "HttpThread", http_server.HttpThread)
+    cpu = threading.Event()
+    loop = asyncio.get_running_loop()
+    settle_rest, send = KeeperTasks.settle_rest, Link.send
+
+    async def settle_rest_and_free_the_cpu_soon(keep: KeeperTasks, within_s: float) -> None:
+        await settle_rest(keep, within_s)
+        loop.call_later(0.05, cpu.set)
+
+    def send_and_wait_for_a_cpu(link: Link, message: Message) -> None:
+        send(link, message)
+        if message == Asked("drain"):
+            links[0].send(Finish(5.0))
+            assert cpu.wait(CEILING_S)
+
+    monkeypatch.setattr(KeeperTasks, "settle_rest", settle_rest_and_free_the_cpu_soon)
+    monkeypatch.setattr(Link, "send", send_and_wait_for_a_cpu)
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(path)
+        listener.listen()
+        listener.settimeout(0)
+        client.connect(path)
+        client.send(
+            b"POST /api/drain HTTP/1.1\r\nhost: f\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+        )
+        keeper = _Keeper(replace(setup, sockets=(listener,)), links[1])
+        keeper._board.supervisor = SupervisorState("running", 1, 2, {})
+        async with asyncio.timeout(CEILING_S):
+            assert await keeper.run() is Exit.CLEAN
+        assert client.recv(1024, socket.MSG_DONTWAIT).startswith(b"HTTP/1.1 202")
 
 
 def test_n1_pages_that_end_are_served_again(monkeypatch: pytest.MonkeyPatch) -> None:
