@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import signal
+import time
+from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flowherd.wait_status import NOT_OUT_OF_MEMORY, OUT_OF_MEMORY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_AT_ONCE_S = 1.0  # kills by the kernel in which the exits of several processes are reaped together
 
 
 class OomCounter:
@@ -13,22 +21,32 @@ class OomCounter:
 
     Args:
         root: parent folder of `proc` and `sys`.
+        clock: monotonic seconds.
 
     """
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path("/"), clock: Callable[[], float] = time.monotonic) -> None:
         self._file = _memory_events(root)
-        self._seen = self._read()
+        self._clock = clock
+        self._explained = self._seen = self._read()
+        self._seen_at = -inf
 
     def annotate(self, status: int) -> int:
         """Adds to the wait status of a SIGKILL whether memory ran out; unchanged if the kernel does not report it."""
         if status & 0x7F != signal.SIGKILL:
             return status
         count = self._read()
-        if count is None or self._seen is None:
+        if count is None or self._seen is None or self._explained is None:
             return status
-        grew, self._seen = count > self._seen, count
-        return status | (OUT_OF_MEMORY if grew else NOT_OUT_OF_MEMORY)
+        now = self._clock()
+        if now - self._seen_at > _AT_ONCE_S:
+            self._explained = self._seen  # the rest were no processes of this host
+        if count > self._seen:
+            self._seen, self._seen_at = count, now
+        if self._explained == count:
+            return status | NOT_OUT_OF_MEMORY
+        self._explained += 1
+        return status | OUT_OF_MEMORY
 
     def _read(self) -> int | None:
         try:

@@ -21,7 +21,7 @@ from flowherd_supervisor.shell.event_log import readable
 from flowherd_supervisor.shell.service_manager import ServiceManager
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from flowherd.ledger import Ledger
     from flowherd_supervisor.core.actions import Note
@@ -41,6 +41,7 @@ class Notifier:
         self._told: messages.SupervisorState | None = None
         self._serves: messages.Serves | None = None
         self._noted: deque[messages.Noted] = deque(maxlen=NOTES_KEPT)
+        self._missed_by_keeper = False
         self._service_manager = ServiceManager()
         self._beat_at = 0.0
 
@@ -50,27 +51,19 @@ class Notifier:
             self._give_pidfd(state, handle)
             return
         self._told = None
-        for worker in self._processes:
-            self._give_pidfd(state, worker)
-        for isolate in self._processes.isolates:
-            self.introduce_isolate(state, isolate)
+        self._give_pidfds(state)
         for message in (*filter(None, [self._serves]), *self._noted):
             self._send_keeper(state, message)
 
     def introduce_isolate(self, state: State, isolate: IsolateHandle) -> None:
         """Sends the keeper the pidfd of an isolate; before the reap its pid cannot be reused."""
-        keeper = self._processes.find(KEEPER, state.keeper.incarnation)
-        if keeper is None:
-            return
         try:
             pidfd = os.pidfd_open(isolate.pid)
         except OSError as error:
             log.warning("isolate_not_watched", pid=isolate.pid, reason=str(error))
             return
         try:
-            keeper.link.send(messages.WatchIsolate(isolate.pid), [pidfd])
-        except LinkClosed:
-            log.debug("keeper_not_told", pid=isolate.pid)
+            self._send_keeper(state, messages.WatchIsolate(isolate.pid), [pidfd])
         finally:
             os.close(pidfd)
 
@@ -78,15 +71,16 @@ class Notifier:
         """Tells the keeper to forget an isolate."""
         self._send_keeper(state, messages.IsolateReaped(isolate.pid))
 
+    def _give_pidfds(self, state: State) -> None:
+        for worker in self._processes:
+            self._give_pidfd(state, worker)
+        for isolate in self._processes.isolates:
+            self.introduce_isolate(state, isolate)
+
     def _give_pidfd(self, state: State, worker: Handle) -> None:
-        keeper = self._processes.find(KEEPER, state.keeper.incarnation)
-        if keeper is None or worker.pidfd < 0:
-            return
-        try:
+        if worker.pidfd >= 0:
             for segment in worker.segments:
-                keeper.link.send(messages.WatchChild(segment.number, worker.pid), [worker.pidfd])
-        except LinkClosed:
-            log.debug("keeper_not_told", pid=worker.pid)
+                self._send_keeper(state, messages.WatchChild(segment.number, worker.pid), [worker.pidfd])
 
     def pass_on(self, state: State, note: Note) -> None:
         """Forwards a note to the keeper for its event stream; a keeper that starts later gets the newest notes."""
@@ -116,18 +110,23 @@ class Notifier:
             configured=state.configured,
             threads=state.plan.threads is not None,
         )
+        if self._missed_by_keeper:
+            self._missed_by_keeper = False
+            self._give_pidfds(state)
         if current != self._told and self._send_keeper(state, current):
             self._told = current
 
-    def _send_keeper(self, state: State, message: messages.Message) -> bool:
-        """True if there is a keeper; if it has just ended, `introduce` sends its successor everything."""
+    def _send_keeper(self, state: State, message: messages.Message, fds: Sequence[int] = ()) -> bool:
+        """Returns False if no keeper gets it: its successor gets everything, and one that reads again what matters."""
         keeper = self._processes.find(KEEPER, state.keeper.incarnation)
         if keeper is None:
             return False
         try:
-            keeper.link.send(message)
+            keeper.link.send(message, fds)
         except LinkClosed:
             log.debug("keeper_not_told", message=type(message).__name__)
+            self._missed_by_keeper = True
+            return False
         return True
 
     def beat(self, state: State, ledger: Ledger, now: float, woke_at: float) -> None:

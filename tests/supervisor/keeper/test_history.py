@@ -220,7 +220,7 @@ def test_a_crash_is_shown_with_its_message_and_its_requeue(host: Remembered) -> 
     host.segment.end(Cause.CRASH, 9)
     (present,) = host.history.explain("flow-1")["present"]
     assert present["state"] == "settling"
-    host.ledger.history.add(record, (901.0, 950.0, 951.0, 940.0), 0, CRASH)
+    host.ledger.history.add(record, (901.0, 950.0, 951.0, 940.0), 0, CRASH, End.SETTLED)
     crashed = [
         (900.0, "claimed", 1), (901.0, "begun", 1), (940.0, "beat", 1), (950.0, "crashed", 1), (951.0, "requeued", 1),
     ]  # fmt: skip
@@ -248,10 +248,23 @@ def test_what_the_keeper_has_settled_is_named_for_its_reason(
     index = host.claim(at=900.0)
     record = host.segment.record(index)
     assert record is not None
-    host.ledger.history.add(record, (0.0, 950.0, 951.0, 0.0), 0, failure)
+    host.ledger.history.add(
+        record, (0.0, 950.0, 951.0, 0.0), 0, failure, End.SETTLED if failure else End.DELIVERED
+    )
     host.writer.clear(index)
     host.writer.remember(index, record.sequence, 0.0, 951.5, 952.0, End.LOST, None)
     assert [event for _, event, _ in host.events()] == ["claimed", *events]
+
+
+def test_a_crash_in_an_isolate_says_that_the_handler_ran_in_one(host: Remembered) -> None:
+    index = host.claim(at=900.0)
+    host.writer.running(index, now=901.0, limit_s=300.0, apart=True)
+    host.writer.crashed(index, "was killed by SIGSEGV")
+    record = host.segment.record(index)
+    assert record is not None
+    host.ledger.history.add(record, (901.0, 950.0, 951.0, 0.0), 0, CRASH, End.SETTLED)
+    begun = [event for event in host.history.explain("flow-1")["events"] if event["event"] == "begun"]
+    assert [event["isolate"] for event in begun] == [True]
 
 
 def test_what_another_process_goes_on_with_is_one_claim_that_was_adopted(host: Remembered) -> None:

@@ -38,6 +38,20 @@ def test_a_kill_that_the_kernel_has_not_counted_is_not_out_of_memory(tmp_path: P
     assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL"
 
 
+def test_two_kills_that_the_kernel_has_counted_at_once_are_both_out_of_memory(tmp_path: Path) -> None:
+    """C10: both are reaped within one look; a kill that comes later has its own cause."""
+    now = [0.0]
+    counter = OomCounter(tree(tmp_path, 2), lambda: now[0])
+    tree(tmp_path, 4)
+    for _ in range(2):
+        assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL (out of memory)"
+    assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL"
+    tree(tmp_path, 6)  # one of them is no process of this host
+    assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL (out of memory)"
+    now[0] += 60.0
+    assert describe_status(counter.annotate(signal.SIGKILL)) == "was killed by SIGKILL"
+
+
 def test_without_a_counter_the_question_stays(tmp_path: Path) -> None:
     """Root group, cgroup v1 or no /proc: it may have been the cause."""
     for counter in (OomCounter(tree(tmp_path / "a", None)), OomCounter(tmp_path / "nothing")):

@@ -18,6 +18,7 @@ from worker_kit import open_segment
 from flowherd.activities_and_outcomes import Failed
 from flowherd.leases.engine_watch import LOOK_EVERY_S, EngineWatch, Health
 from flowherd.ledger import Ledger, RecordWriter
+from flowherd.ledger.attempt_history import End
 
 READY = {
     "status": "ready",
@@ -65,7 +66,7 @@ class WatchedEngine:
         )
         record = self.writer.segment.record(index)
         assert record is not None
-        self.ledger.history.add(record, times, 0, failure)
+        self.ledger.history.add(record, times, 0, failure, End.SETTLED if failure else End.DELIVERED)
         self.writer.clear(index)
 
     async def look_for(self, seconds: float) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from flowherd.errors import EngineDisconnected, EngineUnavailable, ForeignReply
 from flowherd.leases.heartbeats import PLACES
 from flowherd.leases.lease_scan import RESTS_FOR_S, ends_the_rest
 from flowherd.ledger import Host, Ledger, Standing
+from flowherd.ledger.attempt_history import End
 from flowherd.worker.attempt import DETACHED
 
 if TYPE_CHECKING:
@@ -355,7 +356,7 @@ async def test_a_worker_wakes_the_keeper_before_it_forgets_attempts_that_nobody_
         index, _ = host.claim(activity_id=f"a-{claims}")
         record = host.segment.record(index)
         assert record is not None
-        host.segment.history.add(record, (now(), now(), now(), 0.0), 0, None)
+        host.segment.history.add(record, (now(), now(), now(), 0.0), 0, None, End.DELIVERED)
         host.segment.history.resume()
         host.writer.clear(index)
         claims += 1

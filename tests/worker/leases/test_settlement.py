@@ -329,6 +329,10 @@ async def test_a_conflict_means_that_it_had_been_settled(verdict: Verdict) -> No
     await asyncio.sleep(1.0)
     assert dead.segment.life is Life.FREE
     assert len(dead.engine.calls) == 2
+    ends = {one.activity_id: one.end for one in decoded(dead.ledger.history.attempts.entries())}
+    assert ends == {"running": End.SETTLED, "kept": End.LOST}, "the result was not taken"
+    counts = dead.ledger.activity_counts()[OTHER]
+    assert (counts[Ended.COMPLETED], counts[Ended.CRASHED], counts[Ended.LOST]) == (0, 1, 1)
 
 
 @virtual_time

@@ -224,8 +224,8 @@ def test_the_keeper_adds_what_it_has_told_the_engine_of_a_dead_process(ledger: L
     record = segment.record(index)
     assert record is not None
     failure = Failed("WORKER_CRASHED", "killed by SIGKILL", retryable=True)
-    ledger.history.add(record, (11.0, 12.0, 13.0, 0.0), 1, failure)
-    ledger.history.add(record, (11.0, 12.0, 14.0, 0.0), 1, None)
+    ledger.history.add(record, (11.0, 12.0, 13.0, 0.0), 1, failure, End.SETTLED)
+    ledger.history.add(record, (11.0, 12.0, 14.0, 0.0), 1, None, End.DELIVERED)
     crashed, delivered = decoded(ledger.history.attempts.entries())
     assert (crashed.end, crashed.is_retryable, crashed.workflow_id) == (End.SETTLED, True, "flow-1")
     assert (delivered.end, delivered.key, delivered.claimed_at) == (End.DELIVERED, "step", 10.0)

@@ -38,6 +38,18 @@ def test_deaths_add_up_and_are_named() -> None:
     assert crash_history.charges("b").count == 0
 
 
+def test_deaths_that_are_long_in_bytes_leave_the_other_entries_alone() -> None:
+    """Their texts quote names of activities; the oldest ones go where five do not fit."""
+    crash_history = table()
+    crash_history.charge("neighbour before", "died", 1)
+    crash_history.charge("a", "died", 2)
+    crash_history.charge("neighbour after", "died", 3)
+    for sequence in range(4, 12):
+        crash_history.charge("a", "обработать заказ " * 20, sequence)
+        assert crash_history.charges("a").count == sequence - 2
+    assert [crash_history.charges(f"neighbour {where}").count for where in ("before", "after")] == [1, 1]
+
+
 def test_one_death_is_charged_once_however_often_its_settlement_is_tried() -> None:
     """A keeper that dies in the middle of a settlement is followed by another."""
     crash_history = table()

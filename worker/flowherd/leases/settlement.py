@@ -18,6 +18,7 @@ from flowherd.leases.poison import Poison
 from flowherd.leases.record_ids import ids_of
 from flowherd.ledger import Cell, Claim, Host, Ledger, Life, Record, Segment, Standing
 from flowherd.ledger.activity_counts import Ended
+from flowherd.ledger.attempt_history import End
 from flowherd.ledger.damage_check import unread_in
 from flowherd.sdk.usage_bytes import unpack
 
@@ -154,15 +155,15 @@ class Settlement:
             segment.judge(record, Standing.SETTLED, 0.0)
             return
         self._ledger.conclude(Host.SETTLED, segment, record, Standing.SETTLED)
+        how, end = _ends_of(told)
         if segment.life is Life.ENDED:  # otherwise its worker counts it
-            how = Ended.COMPLETED if told.done is Settled.COMPLETED else Ended.CRASHED
             segment.work.counts.ended(segment.work.entry_of(record.name), how)
         failure = told.failure
         if failure is not None and told.done is not Settled.FAILED:
             failure = replace(failure, message=f"{failure.message} ({told.done})")
         if failure is not None and not told.will_retry:
             failure = replace(failure, retryable=False)
-        remember(self._ledger, segment, record, ended_at, self._clock(), failure)
+        remember(self._ledger, segment, record, ended_at, self._clock(), failure, end)
         cost_usd, usage = spent_of(segment, record)
         spent = {"cost_usd": cost_usd, "usage": list(usage)} if cost_usd or usage else {}
         _say(told, {**_past_of(segment, record, ended_at), **spent, **ids})
@@ -215,6 +216,13 @@ _OTHERWISE = {
 }
 
 
+def _ends_of(told: _Told) -> tuple[Ended, End]:
+    """Returns the end for the counts and for the history."""
+    if told.failure is not None:
+        return Ended.CRASHED, End.SETTLED
+    return (Ended.COMPLETED, End.DELIVERED) if told.done is Settled.COMPLETED else (Ended.LOST, End.LOST)
+
+
 def _settled(answer: Answer, accepted: Settled) -> Settled:
     return _OTHERWISE.get(answer.verdict, accepted)
 
@@ -235,9 +243,15 @@ def spent_of(segment: Segment, record: Record) -> tuple[str | None, tuple[Usage,
 
 
 def remember(
-    ledger: Ledger, segment: Segment, record: Record, ended_at: float, now: float, failure: Failed | None
+    ledger: Ledger,
+    segment: Segment,
+    record: Record,
+    ended_at: float,
+    now: float,
+    failure: Failed | None,
+    end: End = End.SETTLED,
 ) -> None:
-    """Adds an attempt that the keeper settled to the history; `failure` is None when it delivered the result."""
+    """Adds an attempt that the keeper has settled to the history; `failure` is None for a stored result."""
     beat_at = segment.last_ok(record.index, record.sequence)
     times = (record.started_at, ended_at, now, beat_at)
-    ledger.history.add(record, times, segment.get(Cell.PROCESS), failure)
+    ledger.history.add(record, times, segment.get(Cell.PROCESS), failure, end)

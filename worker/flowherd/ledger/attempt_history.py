@@ -166,7 +166,7 @@ class AttemptHistory:
         times: tuple[float, float, float, float],
         process: int,
         failure: Failed | None,
-        end: End = End.DELIVERED,
+        end: End,
     ) -> None:
         """Writes an attempt that the keeper has settled, with the reported failure; for the keeper only.
 
@@ -174,11 +174,10 @@ class AttemptHistory:
             record: the record as its process left it.
             times: `begun_at`, `ended_at`, `closed_at` and `beat_at` of `EndedAttempt`.
             process: the process's index.
-            failure: the reported failure, None when its result was delivered or it was adopted.
-            end: of an attempt without a failure.
+            failure: the reported failure, None for any other end than SETTLED.
+            end: how its claim ended.
 
         """
-        end = end if failure is None else End.SETTLED
         body = body_of(
             record.activity_id,
             record.worker_id,

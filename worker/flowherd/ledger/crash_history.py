@@ -10,7 +10,7 @@ used in order: `used` counts those ever written, and the others are never read.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from sys import byteorder
 from typing import TYPE_CHECKING
@@ -123,7 +123,8 @@ class CrashHistory:
         if index is None:
             index = self._free_or_oldest()
             self._hashes[index] = 0
-        body = _encoder.encode(after)
+        while len(body := _encoder.encode(after)) > _BODY_BYTES:
+            after = replace(after, deaths=after.deaths[1:])
         start = index * _ENTRY_BYTES
         self._bodies[start : start + CHECKSUM.size + len(body)] = checksummed(body)
         self._times[index] = self._clock()

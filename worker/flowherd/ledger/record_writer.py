@@ -38,7 +38,6 @@ _WAITING, _RUNNING, _REPORTING, _CRASHED = (
         (Handler.ENDED, Claim.CRASHED),
     )
 )
-_STOPPING = pair_of(Handler.STOPPING, Claim.HELD)
 _MOST_PROCESSES = 2**16 - 1  # in an entry of the history
 _LASTED_S = 1.0  # no lease is confirmed sooner after its claim, except very short ones
 _NOTHING_KEPT = bytes(CHECKSUM.size)
@@ -176,7 +175,7 @@ class RecordWriter:
     def crashed(self, index: int, death: str) -> None:
         """Stores CRASHED and the death of its isolate, which the keeper reports."""
         self._keep(index, death.encode(errors="replace"))
-        self._states[index] = _CRASHED
+        self._states[index] = self._states[index] & ISOLATED | _CRASHED
 
     def _keep(self, index: int, text: bytes | None) -> None:
         """Replaces the record's journal with `text` if it fits, else clears it."""

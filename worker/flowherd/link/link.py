@@ -16,7 +16,7 @@ _MAX_FDS = 5
 
 
 class LinkClosed(Exception):
-    """The other end is closed."""
+    """The other end is closed, or does not read."""
 
 
 class Link:
