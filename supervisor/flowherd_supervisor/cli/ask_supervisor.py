@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from flowherd.errors import ConfigurationError
+from flowherd.settings.parsing import Tcp, parse_address
 from flowherd_supervisor.shell.admin_socket import admin_folder, check_own, find_sockets
 
 _TIMEOUT_S = 5.0
@@ -99,14 +100,18 @@ def endpoint(admin: str | None, pid: int | None) -> tuple[str, str | None]:
     """
     if admin is None:
         return "http://flowherd", str(_choose(pid))
-    if admin.startswith("unix:"):
-        path = Path(admin.removeprefix("unix:"))
-        check_own(path)
-        return "http://flowherd", str(path)
-    host, _, port = admin.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigurationError(f"--admin {admin}: should be HOST:PORT or unix:PATH")
-    return f"http://{admin}", None
+    try:
+        address = parse_address(admin)
+    except ValueError:
+        address = None
+    match address:
+        case Path() as path:
+            check_own(path)
+            return "http://flowherd", str(path)
+        case Tcp(host, port):
+            return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", None
+        case _:
+            raise ConfigurationError(f"--admin {admin}: should be HOST:PORT or unix:PATH")
 
 
 def find_hosts() -> list[Found]:

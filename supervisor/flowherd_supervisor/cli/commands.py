@@ -87,8 +87,10 @@ def dev(
     log_format: Annotated[str | None, Parameter(help="text or json")] = None,
 ) -> int:
     """Run the embedded engine and APP together, and reload APP when its files change."""
+    from flowherd.settings.sources import check_flags  # noqa: PLC0415 - as above
     from flowherd_supervisor.cli import dev as part  # noqa: PLC0415 - as above
 
+    check_flags({"processes": processes, "admin": admin, "log_format": log_format})
     given = {"--admin": admin, "--log-format": log_format}
     flags = [word for flag, value in given.items() if value is not None for word in (flag, value)]
     return part.dev(

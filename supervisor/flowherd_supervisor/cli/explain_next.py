@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from flowherd.client.retry_rules import next_try
 from flowherd.counted import counted
 from flowherd.leases.cancellation import CANCELLED
 from flowherd.leases.engine_watch import OVER, STALLED_AFTER_S
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 HOST_WITHIN_S = 5.0  # a host that hangs must not delay the answer for long
 RETRIES = frozenset({"requeued", "given_up"})  # events that follow a failed attempt
 LONG_S = 5.0  # the longest pause between two polls is --poll-interval-max, 2 s
-_FIRST_RETRY_S, _LONGEST_RETRY_S = 2.0, 300.0  # protocol.md §3.2
 _DONE = frozenset({"completed", "delivered"})
 _ORDER = ("stalled", "running", "stopping", "reporting", "settling", "waiting", "pending", "signal")
 NOTHING = "Nothing more happens"  # a text that begins so stands without "Next: "
@@ -66,7 +66,7 @@ def explained_here(wanted: str, first: str = "", within_s: float = HOST_WITHIN_S
 
 def retry_in_s(seen: int) -> float:
     """Seconds until the engine retries by default, after attempt number `seen` on this host (protocol.md §3.2)."""
-    return min(_FIRST_RETRY_S * 2.0 ** (seen - 1), _LONGEST_RETRY_S)
+    return next_try({}, seen).after_s or 0.0
 
 
 def next_of(

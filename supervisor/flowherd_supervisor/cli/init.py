@@ -141,4 +141,7 @@ def _keys() -> Iterator[str]:
 
 def _in_a_unit(path: Path) -> str:
     """Escapes a path for a systemd unit file: `%` starts a specifier, a space ends a word."""
-    return str(path.absolute()).replace("%", "%%").replace(" ", "\\x20")
+    text = str(path.absolute())
+    if text != text.encode(errors="replace").decode():
+        raise ConfigurationError(f"{text!r}: the unit has this path, which should be UTF-8")
+    return text.replace("%", "%%").replace(" ", "\\x20")

@@ -121,10 +121,11 @@ def _give(client: httpx.Client, where: Where, name: str, body: dict[str, Any]) -
     host = _name_of(client)
     try:
         reply = client.post(f"/api/{name}", json=body)
-        document: Any = reply.json()
     except httpx.HTTPError as error:
         sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
         return Exit.INTERNAL
+    try:
+        document: Any = reply.json()
     except ValueError:
         document = None
     if not isinstance(document, dict) or not {"note", "error"} & document.keys():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flowherd.logs import visible
 from flowherd_supervisor.cli.ask_local_hosts import origin, served_here
-from flowherd_supervisor.cli.explain_next import RETRIES, explained_here, retry_in_s
+from flowherd_supervisor.cli.explain_next import LONG_S, RETRIES, explained_here, retry_in_s
 from flowherd_supervisor.cli.status_tables import failure_text
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 FIRST_AFTER_S = 5.0
 ASK_EVERY_S = 5.0
-LONG_S = 5.0  # the longest pause between two polls is --poll-interval-max, 2 s
 
 
 class SubmitProgress:

@@ -38,7 +38,7 @@ OWN = frozenset(
         "activity_failed", "activity_settled", "settlement_given_up", "settlement_delayed", "lease_lost",
         "lease_too_short", "token_not_granted", "token_granted", "engine_unreachable", "engine_reachable_again",
         "engine_misconfigured", "engine_refuses_our_token", "engine_unhealthy", "engine_healthy_again",
-        "workflow_stalled",
+        "workflow_stalled", "heartbeats_fail", "activity_cancelled",
     }
 )  # fmt: skip
 

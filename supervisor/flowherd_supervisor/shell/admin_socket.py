@@ -15,6 +15,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.settings.parsing import DEFAULT_ADDRESS, Tcp, parse_address
 
 _ROOT = 0
+_OTHER_FOLDER = "set XDG_RUNTIME_DIR to a folder of yours"
 SERVICES = Path("/run")  # where a unit's RuntimeDirectory lies: a service has no XDG_RUNTIME_DIR but that
 
 log = structlog.stdlib.get_logger("flowherd")
@@ -30,7 +31,10 @@ def admin_folder() -> Path:
 
 def _private_folder() -> Path:
     folder = admin_folder()
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{folder}: {error.strerror}; {_OTHER_FOLDER}") from None
     _check_private(folder)
     return folder
 
@@ -75,7 +79,7 @@ class AdminSocket:
 
     def __init__(self, address: str) -> None:
         self.path = _private_folder() / f"{os.getpid()}.sock"
-        self.sockets = [_bind_unix(self.path)]
+        self.sockets = [_bind_unix(self.path, _OTHER_FOLDER)]
         self._paths = [self.path]
         self._shown = ""
         try:
@@ -89,7 +93,7 @@ class AdminSocket:
             case Tcp() as tcp:
                 self._bind_tcp(tcp, address)
             case Path() as path:
-                self.sockets.append(_bind_unix(path))
+                self.sockets.append(_bind_unix(path, "choose another --admin, or off"))
                 self._paths.append(path)
                 self._shown = address
             case None:
@@ -126,7 +130,7 @@ class AdminSocket:
             path.unlink(missing_ok=True)
 
 
-def _bind_unix(path: Path) -> socket.socket:
+def _bind_unix(path: Path, remedy: str) -> socket.socket:
     """Binds a private socket."""
     _clear(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -135,9 +139,7 @@ def _bind_unix(path: Path) -> socket.socket:
         sock.bind(str(path))
     except OSError as error:
         sock.close()
-        raise ConfigurationError(
-            f"cannot bind {path}: {error.strerror or error}; set XDG_RUNTIME_DIR"
-        ) from None
+        raise ConfigurationError(f"cannot bind {path}: {error.strerror or error}; {remedy}") from None
     finally:
         os.umask(before)
     return _listen(sock)
@@ -191,8 +193,15 @@ def find_sockets() -> dict[int, Path]:
         int(path.stem): path
         for place in folders
         for path in place.glob("*.sock")
-        if path.stem.isdigit() and path.lstat().st_uid == os.getuid() and _answers(path)
+        if path.stem.isdigit() and _is_own(path) and _answers(path)
     }
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        return path.lstat().st_uid == os.getuid()
+    except FileNotFoundError:  # its host has just ended
+        return False
 
 
 def _folders_of_services() -> list[Path]:

@@ -25,11 +25,12 @@ def open_descriptors(pid: int) -> tuple[int, int]:
         return 0, 0
 
 
-def reserve_descriptors(processes: int, shared: int) -> None:
-    """Raises the soft limit of open files to what the host needs.
+def reserve_descriptors(processes: int, most: int, shared: int) -> None:
+    """Raises the soft limit of open files to what the host needs, and may need as far as the hard limit allows.
 
     Args:
-        processes: the most workers at once.
+        processes: the workers at the start.
+        most: the most workers at once, after scaling and amid a reload.
         shared: number of descriptors that every process of the host inherits.
 
     Raises:
@@ -43,5 +44,6 @@ def reserve_descriptors(processes: int, shared: int) -> None:
             f"{counted(processes, 'process')} would need {needed} open files, and at most {hard} are allowed: "
             "raise the limit (ulimit -n), or start fewer processes"
         )
+    needed = min(hard, shared + _OF_A_PROCESS * most + _OF_ONES_OWN)
     if needed > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

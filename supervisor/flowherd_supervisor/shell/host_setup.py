@@ -102,7 +102,7 @@ class _Host:
         records = records_needed(plan.concurrency, settings.poll_max)
         self.ledger = Ledger(processes=plan.most_processes, records=records)
         segments = len(self.ledger.segments)
-        reserve_descriptors(plan.workers, shared=segments)
+        reserve_descriptors(plan.workers, 2 * plan.most, shared=segments)
         self.wakeups = Wakeups(segments)
         self.admin = AdminSocket(settings.admin)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+import pytest
 import structlog
+from structlog.testing import capture_logs
 
+from flowherd.errors import EngineError, EngineMisconfigured, EngineUnauthorized, EngineUnavailable
+from flowherd.leases.heartbeat_contact import Trouble
 from flowherd.link.messages import encode, noted
-from flowherd_supervisor.keeper.event_stream import KEPT, MOST_WATCHERS, EventLog, OwnLog, Streams
-
-if TYPE_CHECKING:
-    import pytest
+from flowherd_supervisor.keeper.event_stream import KEPT, MOST_WATCHERS, OWN, EventLog, OwnLog, Streams
 
 
 class Watcher:
@@ -142,6 +143,21 @@ def test_the_keepers_own_log_adds_its_records_to_the_events(caplog: pytest.LogCa
     assert (one["event"], one["level"], one["activity_id"]) == ("lease_lost", "warning", "a-1")
     assert "odd" not in one
     assert "process" not in one
+
+
+@pytest.mark.parametrize("kind", [EngineMisconfigured, EngineUnauthorized, EngineUnavailable])
+@pytest.mark.parametrize("is_engines", [True, False])
+def test_no_trouble_with_the_engine_is_shown_to_end_that_was_not_shown_to_begin(
+    kind: type[EngineError], *, is_engines: bool
+) -> None:
+    error = kind("status 500")
+    error.is_engines = is_engines
+    trouble = Trouble()
+    with capture_logs() as lines:
+        trouble.met(error, 1.0, 2)
+        trouble.over(60.0)
+    assert len(lines) == 2
+    assert {line["event"] for line in lines} <= OWN
 
 
 def test_a_note_fits_into_a_message_whatever_it_holds() -> None:

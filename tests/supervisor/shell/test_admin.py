@@ -181,8 +181,30 @@ def test_a_path_that_is_too_long_is_said_with_the_remedy(
     tmp_path: Path, bind: Callable[[str], AdminSocket]
 ) -> None:
     """107 bytes is the kernel's limit."""
-    with pytest.raises(ConfigurationError, match="AF_UNIX path too long; set XDG_RUNTIME_DIR"):
+    with pytest.raises(ConfigurationError, match="AF_UNIX path too long; choose another --admin, or off"):
         bind(f"unix:{tmp_path / ('x' * 200)}")
+
+
+def test_a_runtime_folder_that_cannot_be_made_is_named_with_the_remedy(
+    bind: Callable[[str], AdminSocket], runtime: Path
+) -> None:
+    (runtime / "flowherd").write_text("a file")
+    with pytest.raises(ConfigurationError, match="flowherd: File exists; set XDG_RUNTIME_DIR"):
+        bind("off")
+
+
+def test_a_host_that_ends_while_the_sockets_are_looked_through_is_passed_over(
+    bind: Callable[[str], AdminSocket], runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A waiting `submit` looks through them every 50 ms."""
+    one = bind("off")
+    glob = Path.glob
+
+    def listed_before_one_ended(folder: Path, pattern: str) -> list[Path]:
+        return [folder / "4711.sock", *glob(folder, pattern)] if folder.name == "flowherd" else []
+
+    monkeypatch.setattr(Path, "glob", listed_before_one_ended)
+    assert admin_socket.find_sockets() == {os.getpid(): one.path}
 
 
 def test_living_supervisors_are_found_by_pid_and_dead_ones_passed_over(

@@ -33,10 +33,12 @@ def test_n14_a_soft_limit_is_raised_to_what_the_host_needs_and_no_further() -> N
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
-        reserve_descriptors(16, shared=132)
+        reserve_descriptors(16, 32, shared=132)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (512, hard)
-        reserve_descriptors(200, shared=404)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 404 + 600 + 64
+        reserve_descriptors(10, 200, shared=404)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 404 + 600 + 64, "after scaling, too"
+        reserve_descriptors(10, hard, shared=404)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard, "as far as it is allowed"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -44,4 +46,4 @@ def test_n14_a_soft_limit_is_raised_to_what_the_host_needs_and_no_further() -> N
 def test_n14_more_than_may_be_opened_is_refused_in_one_sentence() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with pytest.raises(ConfigurationError, match=rf"need \d+ open files, and at most {hard} .*ulimit -n"):
-        reserve_descriptors(hard, shared=4)
+        reserve_descriptors(hard, hard, shared=4)

@@ -27,8 +27,18 @@ def call(program: Callable[..., Any], name: str, words: Sequence[str]) -> Any:
             command = " ".join((name, *(error.command_chain or ())))
             sys.stderr.write(f"flowherd: see {command} --help\n")
             return Exit.USAGE
+        except UnicodeEncodeError:
+            wrong = next((word for word in words if not _is_utf8(word)), None)
+            if wrong is None:
+                raise
+            sys.stderr.write(f"flowherd: {wrong!r}: should be UTF-8\n")
+            return Exit.USAGE
 
     return exit_code_of(parsed)
+
+
+def _is_utf8(word: str) -> bool:
+    return word == word.encode(errors="replace").decode()
 
 
 def exit_code_of(command: Callable[[], _Result | None]) -> _Result | int:

@@ -15,7 +15,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.settings.model import ActivitySettings, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from pydantic import BaseModel
     from pydantic_core import ErrorDetails
@@ -66,9 +66,26 @@ def load(
         ConfigurationError: the message names the flag, variable or `file: key`, and the values it accepts.
 
     """
+    return _loaded((_from_file(config_file), _from_environment(), _from_flags(flags)), ignored)
+
+
+def check_flags(flags: Mapping[str, Any]) -> None:
+    """Checks flags alone, for a program that hands them to another one.
+
+    Args:
+        flags: values by field name; None means not given.
+
+    Raises:
+        ConfigurationError: as `load`.
+
+    """
+    _loaded((_from_flags(flags),))
+
+
+def _loaded(sources: Iterable[_Found], ignored: Collection[str] = ()) -> Loaded:
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for found in (_from_file(config_file), _from_environment(), _from_flags(flags)):
+    for found in sources:
         for name, (value, origin) in found.items():
             if name not in ignored:
                 values[name], origins[name] = value, origin
