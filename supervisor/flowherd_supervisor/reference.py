@@ -243,8 +243,9 @@ def metrics() -> str:
     return page(
         "Metrics",
         "`GET /metrics` at the admin port answers in the text format of Prometheus. `process` is the number of a\n"
-        "process. `name` is an activity of the app, or `other`. A crash or a reload lowers no counter; a restart of\n"
-        "the host begins at 0. [deploy/](../../deploy/README.md#metrics-and-alerts) has alerts and a dashboard.",
+        "process. `name` is an activity of the app, or `other`. A crash or a reload lowers no counter but the\n"
+        "CPU time, which begins at 0 with a process; all begin at 0 with the host.\n"
+        "[deploy/](../../deploy/README.md#metrics-and-alerts) has alerts and a dashboard.",
         table(("metric", "type", "labels", "meaning"), sorted(rows)),
     )
 

@@ -73,7 +73,7 @@ MUTATIONS = (
     Mutation(
         "a turn that was left is taken back when nobody comes",
         WORKER + "worker/poll_turns.py",
-        "if polled_at <= pace.rang_at:",
+        "if polled_at <= pace.woke_at:",
         "if False:",
         UNIT + "worker/test_poll_policy.py::test_a_busier_process_leaves_its_turn_to_the_freest_sibling",
     ),
@@ -679,7 +679,7 @@ MUTATIONS = (
     Mutation(
         "what a dead process had is in the history of the host",
         WORKER + "leases/settlement.py",
-        "        remember(self._ledger, segment, record, ended_at, self._clock(), failure)\n",
+        "        remember(self._ledger, segment, record, ended_at, self._clock(), failure, end)\n",
         "",
         UNIT + "leases/test_settlement.py"
         "::test_the_last_happenings_of_a_dead_process_are_in_the_history_of_the_host",

@@ -40,7 +40,7 @@ def bench(
     json: Annotated[bool, Parameter(help="print all runs as a JSON list", negative="")] = False,
 ) -> int:
     """Measure how work scales with processes on this machine: a table, a picture, and what it means."""
-    from flowherd_supervisor.bench.driver import BenchOptions, run_bench  # noqa: PLC0415 - as in cli.py
+    from flowherd_supervisor.bench.driver import BenchOptions, run_bench  # noqa: PLC0415 - `flowherd --help` needs none of it
     from flowherd_supervisor.cli.submit import read_inputs  # noqa: PLC0415 - as above
     from flowherd_supervisor.demo.driver import App  # noqa: PLC0415 - as above
 

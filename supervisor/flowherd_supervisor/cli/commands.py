@@ -18,13 +18,14 @@ from flowherd.exit_codes import Exit
 from flowherd.settings import DEFAULT_WORKER_TYPE
 from flowherd.settings.command_exit import call
 from flowherd_supervisor.cli.bench_command import bench
-from flowherd_supervisor.cli.ctl_command import ctl_app
+from flowherd_supervisor.cli.ctl_command import PidFlag, ctl_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flowherd_supervisor.cli.host_order import HostOrder
 
+_Admin = Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")]
 _WITH_FLAGS = "flowherd_supervisor.cli.run_check_config_commands"
 
 app = App(
@@ -177,8 +178,8 @@ def submit(
 @app.command
 def status(
     *,
-    admin: Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")] = None,
-    pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
+    admin: _Admin = None,
+    pid: PidFlag = None,
     json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
 ) -> int:
     """Show the state of a running host once: processes, activities, what runs and waits, and the last failures.
@@ -193,8 +194,8 @@ def status(
 @app.command
 def top(
     *,
-    admin: Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")] = None,
-    pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
+    admin: _Admin = None,
+    pid: PidFlag = None,
     once: Annotated[bool, Parameter(help="one plain table, as into a pipe", negative="")] = False,
 ) -> int:
     """Show the state of a running host live; keys control it."""
@@ -231,8 +232,8 @@ def explain(
 @app.command
 def advise(
     *,
-    admin: Annotated[str | None, Parameter(help="HOST:PORT or unix:PATH of a supervisor")] = None,
-    pid: Annotated[int | None, Parameter(help="pid of a supervisor on this host")] = None,
+    admin: _Admin = None,
+    pid: PidFlag = None,
     json: Annotated[bool, Parameter(help="the whole document", negative="")] = False,
 ) -> int:
     """Say where each activity should run (loop, thread or process) and how many processes fit, with measurements."""

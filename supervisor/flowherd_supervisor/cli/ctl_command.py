@@ -95,6 +95,6 @@ def drain(
 
 
 def _order(name: str, admin: str | None, pid: int | None, **body: object) -> int:
-    from flowherd_supervisor.cli import send_order as part  # noqa: PLC0415 -
+    from flowherd_supervisor.cli import send_order as part  # noqa: PLC0415 - as above
 
     return part.order(part.Where(admin, pid), name, **body)

@@ -1,4 +1,4 @@
-"""The commands `run`, `check` and `config`, which take every setting as a flag; `main.py` registers them."""
+"""The commands `run`, `check` and `config`, which take every setting as a flag; `commands.py` registers them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from enum import Enum
 from flowherd_supervisor.core.restart_backoff import RestartPolicy
 from flowherd_supervisor.core.slot_shares import split
 
-FEWEST_SEATS = 64  # room for scaling up later
+ROOM_FOR = 64  # room for scaling up later
 
 
 class Preload(Enum):
@@ -45,7 +45,7 @@ class Plan:
     cancel_grace_s: float = 5.0
     max_tasks_per_child: int | None = None
     max_memory_mb_per_child: int | None = None
-    most_processes: int = FEWEST_SEATS
+    most_processes: int = ROOM_FOR
     burst_idle_s: float | None = None
     preload: Preload = Preload.NEVER
     threads: int | None = None

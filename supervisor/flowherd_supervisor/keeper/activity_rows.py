@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from flowherd.ledger import Record, Segment
 
-NOT_BEGUN_S = 30.0  # as in the worker's warning
 WAITS_S = 1.0  # shorter waits are not shown
 MOST_SHOWN = 8  # the oldest activities of one process
 
@@ -81,7 +80,7 @@ def running_in(segment: Segment, now: float) -> list[dict[str, Any]]:
     ]
 
 
-def not_begun_in(segment: Segment, now: float, after_s: float = NOT_BEGUN_S) -> list[dict[str, Any]]:
+def not_begun_in(segment: Segment, now: float, after_s: float) -> list[dict[str, Any]]:
     """Returns activities claimed at least `after_s` seconds ago that have not begun, oldest first."""
     waiting = (
         record

@@ -71,8 +71,8 @@ class HostMetrics(Collector):
     """Everything `/metrics` shows, read anew for each scrape.
 
     Args:
-        ledger: what workers and keeper have counted.
-        board: what it and the supervisor say of the whole.
+        ledger: the counters of workers and keeper.
+        board: the status of the host and of its supervisor.
 
     """
 
@@ -81,11 +81,11 @@ class HostMetrics(Collector):
         self._board = board
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry need not know the names beforehand."""
+        """Returns nothing: the registry need not know the names beforehand."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """All families, as of one moment."""
+        """Yields all metrics."""
         rows = self._ledger.unmoved(lambda: counters(self._ledger, self._board.supervisor))
         yield from _of_each(rows)
         yield from self._by_name()
@@ -93,11 +93,11 @@ class HostMetrics(Collector):
         yield from self._host()
 
     def page(self) -> bytes:
-        """The text that Prometheus scrapes."""
+        """Returns the text that Prometheus scrapes."""
         return generate_latest(self)
 
     def _by_name(self) -> Iterator[Metric]:
-        """Of each activity of the app, and of all others together."""
+        """Yields the metrics by name of the activity."""
         ledger = self._ledger
         counts = ledger.unmoved(ledger.activity_counts)
         ended = CounterMetricFamily(

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from flowherd.ledger import Cell, Clock, Host, Ledger, Life, ProcessTotal, Segment
-from flowherd.ledger.activity_counts import Took, buckets, summed
-from flowherd.ledger.histogram import quantile_s
 from flowherd_supervisor.advise.advice_document import Adviser, summary
 from flowherd_supervisor.keeper.activity_rows import (
     WAITS_S,
@@ -201,7 +199,6 @@ class StatusBoard:
             "uptime_s": round(now - segment.clock(Clock.STARTED_AT), 1),
             "restarts": restarts,
             "activities": running_in(segment, now),
-            "not_begun": not_begun_in(segment, now),
             "waiting": not_begun_in(segment, now, WAITS_S),
             "blocked_at": segment.blocked_at if segment.readable else "",
             "standstill": standstill(segment, now) if segment.readable else None,
@@ -255,13 +252,10 @@ class _Meter:
 def _work_of(segment: Segment, now: float) -> dict[str, Any]:
     """Returns an incarnation's counters; zeros and None before it has opened its segment."""
     is_open = segment.readable
-    counts = summed(segment.work.read_counts().values()) if is_open else ()
     return {
         "phase": "running" if is_open and segment.clock(Clock.READY_AT) else "starting",
         "slots": segment.get(Cell.LIMIT) if is_open else 0,
         "in_flight": segment.get(Cell.RUNNING) if is_open else 0,
-        "run_ms_p50": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.5)) if is_open else None,
-        "run_ms_p99": milliseconds(quantile_s(buckets(counts, Took.RUN), 0.99)) if is_open else None,
         "loop_lag_ms": milliseconds(loop_lag_s(segment, now)) if is_open else 0.0,
         "loops_blocked": segment.get(Cell.BLOCKS) if is_open else 0,
     }

@@ -223,13 +223,13 @@ class Processes:
     def kill_group(self, isolate: IsolateHandle) -> None:
         """Sends SIGKILL to the isolate and its process group."""
         assert isolate.pid in self._isolates, isolate
-        self._is_killed_by_us(isolate.pid)
+        self._note_kill(isolate.pid)
         _kill_with_programs(isolate.pid)
 
     def kill(self, handle: Handle) -> None:
         """Sends SIGKILL; a handle in the table is not reaped, so its pid is not reused (faults.md P11)."""
         assert handle.pid in self._handles, handle
-        self._is_killed_by_us(handle.pid)
+        self._note_kill(handle.pid)
         os.kill(handle.pid, signal.SIGKILL)
 
     def abort(self, handle: Handle) -> None:
@@ -255,7 +255,7 @@ class Processes:
                 else:
                     self._ended.append((child, status))
 
-    def _is_killed_by_us(self, pid: int) -> None:
+    def _note_kill(self, pid: int) -> None:
         """Records a kill, unless the process is already exiting: its channel closes before it can be reaped."""
         if not is_exiting(pid):
             self._killed.add(pid)

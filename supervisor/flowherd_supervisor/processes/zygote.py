@@ -32,7 +32,7 @@ from flowherd.link.messages import (
 )
 from flowherd.process import worker_process
 from flowherd.process.log_stacks import dump_threads
-from flowherd.process.rehearsal import rehearse, warm_up
+from flowherd.process.rehearsal import LIVES, rehearse, warm_up
 from flowherd_supervisor.processes import fork_safety
 from flowherd_supervisor.processes.after_fork import begin, leave_with, own_group
 from flowherd_supervisor.processes.prctl import die_with_parent
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from flowherd.execution.load_app import LoadedApp
     from flowherd_supervisor.processes.child_specs import Setups
 
-_BIRTHS = 10  # as many as `flowherd.process.rehearsal` runs
 ADOPTED_WITHIN_S = 1.0  # from the last step of the intermediate process to its end
 
 log = structlog.stdlib.get_logger(__name__)
@@ -88,7 +87,7 @@ def main(setup: ZygoteSetup, link: Link) -> int:
 def _prepare(setup: ZygoteSetup, loaded: LoadedApp) -> None:
     """Writes to memory before the forks that each child would otherwise write to, and copy, itself."""
     rehearse(setup.setups.config)
-    for _ in range(_BIRTHS):
+    for _ in range(LIVES):
         _rehearse_birth(setup, loaded)
     warm_up()
 

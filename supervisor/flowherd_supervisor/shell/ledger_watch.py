@@ -39,13 +39,13 @@ class LedgerWatch:
     while awake: after a freeze of the whole host everything gets its full time again (faults.md N4).
 
     Attributes:
-        judges: True if the last scan found a held lease, so that the keeper is watched for lateness.
+        leases_are_held: True if the last scan found a held lease, so that the keeper is watched for lateness.
 
     """
 
     ledger: Ledger
-    judges: bool = False
-    _crash_history: bool = False  # the keeper's tick did not change between the last two scans
+    leases_are_held: bool = False
+    _tick_stands: bool = False  # the keeper's tick did not change between the last two scans
     _witness: Witness = field(default_factory=Witness)
     _grown_mb: dict[tuple[int, int], deque[float]] = field(default_factory=dict)
     _grew_before: Mapping[tuple[int, int], deque[float]] = field(default_factory=dict)  # at the last scan
@@ -64,7 +64,7 @@ class LedgerWatch:
             return LOOK_EVERY_S
         if state.plan.max_memory_mb_per_child:
             return WORKING_EVERY_S
-        if self.judges and self._crash_history:
+        if self.leases_are_held and self._tick_stands:
             return STEP_S
         segments = self.ledger.segments
         working = any(segments[number].get(Cell.HELD) for number in segments.living())
@@ -105,8 +105,8 @@ class LedgerWatch:
                 yield events.WorkerUsedUp(*_names(handle), reason)
         if state.plan.burst_idle_s is not None and self._burst.is_worked_off(state, awake_s):
             yield events.WorkedOff(state.plan.burst_idle_s)
-        self.judges = shortest_lease_s < inf
-        if self.judges:
+        self.leases_are_held = shortest_lease_s < inf
+        if self.leases_are_held:
             yield from self._keeper_late(state, shortest_lease_s, (now, awake_s))
 
     def _shortest_lease_of_the_dead_s(self) -> float:
@@ -135,7 +135,7 @@ class LedgerWatch:
         keeper, (now, awake_s) = state.keeper, times
         tick = self.ledger.get(Host.KEEPER_TICK)
         seen_s = self._witness.lasts_s((keeper.number, keeper.incarnation, tick), awake_s)
-        self._crash_history = seen_s > 0
+        self._tick_stands = seen_s > 0
         late_s = keeper_late_s(
             keeper,
             tick_age_s=now - tick / 1e6,

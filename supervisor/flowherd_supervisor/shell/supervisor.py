@@ -120,7 +120,7 @@ class Supervisor:
         now, awake_s = self._now(), self._awake_s()
         due_at = min(self._state.next_deadline, self._look_at, self._again_at)
         wait_s = min(due_at - awake_s, self._notifier.patience_s(now))
-        if self._state.next_deadline < inf or self._watch.judges:
+        if self._state.next_deadline < inf or self._watch.leases_are_held:
             wait_s = min(wait_s, STEP_S)
         self._clock.waits(now + max(wait_s, 0.0))
         return wait_s

@@ -77,7 +77,7 @@ def test_what_was_claimed_long_ago_and_has_not_begun_is_shown() -> None:
     for number, claimed_at in enumerate((10.0, 20.0, 95.0, 5.0)):
         writer.claim(f"a-{number}", "w-1", "resize", now=claimed_at, lease_s=60.0, **FLOW)
     writer.running(3, now=6.0, limit_s=300.0)
-    assert not_begun_in(writer.segment, now=100.0) == [
+    assert not_begun_in(writer.segment, 100.0, 30.0) == [
         {"name": "resize", "activity_id": "a-0", "for_s": 90.0, "waits_for": "a slot"} | FLOW,
         {"name": "resize", "activity_id": "a-1", "for_s": 80.0, "waits_for": "a slot"} | FLOW,
     ]
@@ -89,10 +89,10 @@ def test_what_waits_for_a_permit_says_so_where_the_ledger_knows_it() -> None:
     _, writer = host()
     index, _ = writer.claim("a-1", "w-1", "resize", now=10.0, lease_s=60.0, **FLOW)
     writer.stands(index, pair_of(Handler.ADMITTED, Claim.HELD))
-    (row,) = not_begun_in(writer.segment, now=100.0)
+    (row,) = not_begun_in(writer.segment, 100.0, 30.0)
     assert row["waits_for"] == "a permit, an isolate or the loop"
     writer.segment.put(Cell.WAITS_FOR, 2**64 - 1)
-    (row,) = not_begun_in(writer.segment, now=100.0)
+    (row,) = not_begun_in(writer.segment, 100.0, 30.0)
     assert row["waits_for"] == "a permit (max_concurrent)"
 
 

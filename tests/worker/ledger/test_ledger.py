@@ -12,14 +12,13 @@ from worker_kit import child_that, claim, open_segment
 from flowherd.errors import LedgerFull
 from flowherd.ledger import (
     JOURNAL_BYTES,
-    RECORD_BYTES,
     Cause,
     Ledger,
     RecordWriter,
     Segment,
     Standing,
 )
-from flowherd.ledger.record import CRC_BYTES, HEAD
+from flowherd.ledger.record import CRC_BYTES, HEAD, RECORD_BYTES
 from flowherd.worker.attempt import DETACHED
 
 

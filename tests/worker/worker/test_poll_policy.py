@@ -442,7 +442,7 @@ def test_a_process_whose_activities_wait_asks_for_two_once_the_queue_was_empty()
 def test_while_its_activities_wait_a_process_leaves_its_turn_to_one_that_is_polling(polled_at: float) -> None:
     """After so long it is none any more that polls."""
     siblings = [Sibling(2, polled_at=polled_at, load=3)]
-    pace = Pace(worked_at=9.9, polled_at=9.8, is_called=True, settled_at=2.0)
+    pace = Pace(worked_at=9.9, polled_at=9.8, is_called=True, filling_above=2.0)
     turn, _ = decide(pace, Sibling(1, load=4), siblings, RHYTHM, 10.0, is_roomy=True)
     assert turn == (Leave(2, 10.0 + PATIENCE_S) if polled_at > 9.9 else Poll())
     turn, _ = decide(pace, Sibling(1, load=3), siblings, RHYTHM, 10.0, is_roomy=True)
@@ -477,7 +477,7 @@ siblings = st.builds(
         polled_at=times,
         drained_at=times,
         due_at=st.just(0.0),
-        rang_at=times,
+        woke_at=times,
         is_called=st.booleans(),
         is_hungry=st.booleans(),
         ramp=st.just(1),

@@ -82,8 +82,8 @@ class Confirmations:
         owed = list(self._owed(held))
         shortest_s = min((lease_s for lease_s, _ in owed if lease_s >= SHORTEST_LEASE_S), default=0.0)
         count = unconfirmed(owed, now)
-        for segment in self._ledger.segments.living():
-            polled_at = self._ledger.segments[segment].clock(Clock.LAST_GOOD_POLL)
+        for number in self._ledger.segments.living():
+            polled_at = self._ledger.segments[number].clock(Clock.LAST_GOOD_POLL)
             if polled_at <= now:
                 self._heard_at = max(self._heard_at, polled_at)
         self._answers.heard(self._heard_at, shortest_s)

@@ -2,7 +2,7 @@
 
 from flowherd.ledger.histogram import Timing
 from flowherd.ledger.ledger import Ledger
-from flowherd.ledger.record import RECORD_BYTES, Record
+from flowherd.ledger.record import Record
 from flowherd.ledger.record_writer import RecordWriter, records_needed
 from flowherd.ledger.segment import JOURNAL_BYTES, Segment
 from flowherd.ledger.states_and_cells import (
@@ -21,7 +21,6 @@ from flowherd.ledger.states_and_cells import (
 __all__ = [
     "FINAL",
     "JOURNAL_BYTES",
-    "RECORD_BYTES",
     "Cause",
     "Cell",
     "Claim",

@@ -89,11 +89,6 @@ def area_bytes(entries: int) -> int:
     return 8 * NUMBERS * entries
 
 
-def ends(numbers: Sequence[int], how: Ended) -> int:
-    """Returns the number of an entry's claims that ended in this way."""
-    return numbers[how]
-
-
 def buckets(numbers: Sequence[int], what: Took) -> Sequence[int]:
     """Returns an entry's durations, as counts by `flowherd.ledger.histogram`."""
     return numbers[_FIRST[what] : _FIRST[what] + BUCKETS]

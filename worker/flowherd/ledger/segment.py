@@ -228,7 +228,7 @@ class Segment:
         self._cells[Cell.STARTED] += 1
 
     def end(self, cause: Cause, exit_status: int = 0) -> None:
-        """LIVE → ENDED, by the supervisor, after `waitpid`."""
+        """LIVE → ENDED, by the supervisor once the process is reaped, or by the keeper once the supervisor is gone."""
         assert self.life is Life.LIVE, self
         self._cells[Cell.CAUSE] = cause
         self._cells[Cell.EXIT_STATUS] = exit_status

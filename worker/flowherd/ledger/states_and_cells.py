@@ -108,9 +108,9 @@ class Cell(IntEnum):
     """Integer cells of a segment, each with its writer."""
 
     STARTED = 0  # supervisor
-    ENDED = 1  # supervisor
-    CAUSE = 2  # supervisor
-    EXIT_STATUS = 3  # supervisor, the wait status
+    ENDED = 1  # supervisor; once it is gone, the keeper
+    CAUSE = 2  # as ENDED
+    EXIT_STATUS = 3  # as ENDED, the wait status
     PROCESS = 4  # supervisor
     INCARNATION = 5  # supervisor
     PID = 6  # supervisor
@@ -149,7 +149,7 @@ class Clock(IntEnum):
     NEXT_POLL_AT = 68  # read through `flowherd.worker.sibling_processes.Sibling`
     POLL_RTT_S = 69
     LAST_BAD_POLL = 70
-    FILL = 71  # the recent share of requested activities that polls returned, 0 to 1
+    FILL = 71  # the recent share of free slots that polls filled, 0 to 1
     POLLED_AT = 72
     DRAINED_AT = 73
     WORKED_AT = 74

@@ -37,7 +37,7 @@ class Offers:
     def __init__(self, ledger: Ledger, own: Segment, wake_keeper: Callable[[], None]) -> None:
         self._ledger = ledger
         self._own = own
-        self.taken = wake_keeper
+        self.wake_keeper = wake_keeper
         self._seen = 0
 
     def are_new(self) -> bool:
@@ -85,7 +85,7 @@ class Adopted(NamedTuple):
     activity: Activity
     place: tuple[int, int]
     claimed_at: float
-    donor: int
+    from_process: int
 
 
 class Adopter:
@@ -149,7 +149,7 @@ class Adopter:
             if reply.kept is not None:
                 self._writer.replies.leave(reply.kept)
         if self._waiting:
-            self._offers.taken()
+            self._offers.wake_keeper()
 
     def _take(self, segment: Segment, record: Record, replies: dict[tuple[int, int], _Reply]) -> bool:
         """Writes an ADOPTING record; False if what brought it cannot be read, or is not for this worker."""

@@ -67,8 +67,8 @@ class Attempts:
         segments: all of the host.
         acknowledged: called with the workflow of each attempt that the engine does not wait for any more.
         slots_changed: called when a slot may be free.
-        seen: how often the host has been given an activity; None for a worker that is alone.
-        offers: what the keeper offers to this worker; None where nobody does.
+        seen: the number of times that the host has claimed each activity; None for a worker that is alone.
+        offers: the keeper's offers to this worker; None for a worker without a keeper.
 
     """
 
@@ -198,7 +198,7 @@ class Attempts:
     def _go_on_with(self, adopted: Adopted) -> None:
         one = adopted.activity
         who = AttemptIds(one.activity_id, one.workflow_id, one.key, one.name, self._records)
-        log.info("activity_adopted", from_process=adopted.donor, **named(who.fields()))
+        log.info("activity_adopted", from_process=adopted.from_process, **named(who.fields()))
         self._records.begin_adopted(adopted.place)
         try:
             commands = self._table.polled(1, [one], asked_at=adopted.claimed_at, now=self._clock())

@@ -61,11 +61,6 @@ class Backlog:
     def __repr__(self) -> str:
         return f"<Backlog [{len(self.queue)} waiting, {len(self._detached)} detached]>"
 
-    @property
-    def detached(self) -> int:
-        """The number of attempts whose handler has outlived its claim."""
-        return len(self._detached)
-
     def waiting(self) -> list[Attempt]:
         """Returns the attempts that wait for a slot."""
         return list(self.queue.values())

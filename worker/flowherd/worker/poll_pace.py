@@ -66,11 +66,11 @@ class Pace(NamedTuple):
         polled_at: when its last poll began.
         drained_at: when its last poll began that brought less than was asked for.
         due_at: its place in the calendar, 0 for none yet.
-        rang_at: when it last woke a sibling.
-        is_called: whether a sibling has woken it, so that it polls at once.
-        is_hungry: whether its last poll brought all that was asked for, and nothing that keeps it from more.
-        ramp: how much the next poll may ask for beside siblings.
-        settled_at: with this load or less, at least half as many as came last have ended.
+        woke_at: when it last woke a sibling.
+        is_called: True once a sibling has woken it, so that it polls at once.
+        is_hungry: True if its last poll brought all that was asked for, and nothing that keeps it from more.
+        ramp: the most that the next poll may ask for beside siblings.
+        filling_above: with more load than this, less than half of what came last has ended.
         jitter: of the next pause: processes forked together, and hosts started together, would poll in phase.
 
     """
@@ -81,11 +81,11 @@ class Pace(NamedTuple):
     polled_at: float = 0.0
     drained_at: float = 0.0
     due_at: float = 0.0
-    rang_at: float = 0.0
+    woke_at: float = 0.0
     is_called: bool = False
     is_hungry: bool = False
     ramp: int = 1
-    settled_at: float = math.inf
+    filling_above: float = math.inf
     jitter: float = 1.0
 
     def after_poll(
@@ -115,7 +115,7 @@ class Pace(NamedTuple):
             is_called=False,
             is_hungry=is_full and is_light,
             ramp=ramp,
-            settled_at=load - found / 2 if found else math.inf,
+            filling_above=load - found / 2 if found else math.inf,
             jitter=rng.uniform(0.7, 1.0),
         )
 
@@ -132,7 +132,7 @@ class Pace(NamedTuple):
 
     def is_filling(self, load: int) -> bool:
         """Less than half of what came last has ended: more would make a process with this load busier for long."""
-        return load > self.settled_at
+        return load > self.filling_above
 
     def quick_at(
         self,
@@ -154,7 +154,7 @@ class Pace(NamedTuple):
             siblings: the host's other processes.
             period_s: seconds between the polls of the host without work.
             now: monotonic seconds.
-            is_roomy: whether at least half of what a poll can bring could start at once.
+            is_roomy: True if at least half of what a poll can bring could start at once.
 
         """
         if self.is_called or (self.is_hungry and is_roomy):

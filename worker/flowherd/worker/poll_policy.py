@@ -29,7 +29,7 @@ class PollPolicy:
     Args:
         config: the pauses of a host without work, and the most that a poll asks for.
         siblings: the host's other processes.
-        now: work is taken to have been seen when a process begins.
+        now: the time; a new process polls as if work had just come.
         rng: for pauses that differ.
         busy_s: see `BatchSize`.
 
@@ -98,7 +98,7 @@ class PollPolicy:
         """
         self.pause()
         pace = self._pace
-        if not pace.is_hungry or pace.rang_at >= pace.worked_at:
+        if not pace.is_hungry or pace.woke_at >= pace.worked_at:
             return math.inf
         at = pace.worked_at + PATIENCE_S
         if at > now:
@@ -153,7 +153,7 @@ class PollPolicy:
         if one is None:
             return pace
         self._siblings.wake(one.number)
-        return pace._replace(rang_at=now)
+        return pace._replace(woke_at=now)
 
     def _next_after(self, own_work_at: float, siblings: Sequence[Sibling]) -> float:
         return after_receipt(own_work_at, self._next_step.pause_s, next_expected(siblings, own_work_at))

@@ -66,12 +66,12 @@ def decide(
     """Decides what to do now; returns it with the pace that goes with it.
 
     Args:
-        pace: what this process remembers.
+        pace: this process's memory of its polls.
         me: its load and lag; the rest is not read.
         siblings: the host's other processes.
         rhythm: the host's pauses.
         now: monotonic seconds.
-        is_roomy: whether at least half of what a poll can bring could start at once: worth a poll of its own.
+        is_roomy: True if at least half of what a poll can bring could start at once: worth a poll of its own.
 
     """
     drained_at, worked_at, polled_by_others_at = pace.drained_at, pace.worked_at, 0.0
@@ -94,13 +94,13 @@ def decide(
     freest = freer_than(me, siblings, now, is_filling=pace.is_filling(me.load))
     if freest is None:
         return Poll(), pace
-    if now < pace.rang_at + PATIENCE_S:
-        return Wait(pace.rang_at + PATIENCE_S), pace
-    if polled_at <= pace.rang_at:
+    if now < pace.woke_at + PATIENCE_S:
+        return Wait(pace.woke_at + PATIENCE_S), pace
+    if polled_at <= pace.woke_at:
         return Poll(), pace  # whom it had woken did not come
     until = now + PATIENCE_S
     due_at = until if pace.is_called else pace.due_at  # a poll of the sibling answers the call too
-    return Leave(freest.number, until), pace._replace(rang_at=now, is_called=False, due_at=due_at)
+    return Leave(freest.number, until), pace._replace(woke_at=now, is_called=False, due_at=due_at)
 
 
 def _is_taken(polled_at: float, siblings: Sequence[Sibling], period_s: float, now: float) -> bool:

@@ -66,7 +66,7 @@ class Poller:
         attempts: receives the claimed activities.
         siblings: the host's other processes.
         claimed: called after each poll that brought work, once the ledger has it, with the shortest lease in seconds.
-        polls_wait: whether a poll could take what another process of the host still holds (faults.md N6).
+        polls_wait: True when a poll could take what another process of the host still holds (faults.md N6).
 
     Attributes:
         in_flight: the worker_id of the poll under way, None for none; its claims may be on their way.

@@ -65,13 +65,13 @@ class SharedHost:
 
     Attributes:
         segments: of all workers, None for a worker that sees its own alone.
-        suspects: the host's table of activities that processes have died with, None for a table of its own.
-        seen: how often the host has been given an activity, None for a row of its own.
-        offers: what the keeper offers for adoption, None where nobody does.
+        crash_history: the host's activities that ran when a process crashed, None for a table of its own.
+        seen: the number of times that the host has claimed each activity, None for a row of its own.
+        offers: the keeper's offers for adoption, None for a worker without a keeper.
         siblings: the host's other processes, None for a worker that is alone.
-        isolates: where activities with offload="process" run; None where nobody makes them.
+        isolates: the isolates for activities with offload="process", None if there are none.
         rouse_keeper: called once the ledger has claims that the keeper may not have seen, with the shortest lease.
-        polls_wait: whether a poll could take what this host still holds (`PollHold`).
+        polls_wait: True when a poll could take what this host still holds (`PollHold`).
 
     """
 
