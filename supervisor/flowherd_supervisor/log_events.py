@@ -70,7 +70,10 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
         "info: The host stops at once: what still runs is requeued within `within_s` seconds. A second TERM, or an app "
         "that did not start."
     ),
-    "reload_failed": "error: The new version did not start; `reason` says why. The old version goes on.",
+    "reload_failed": (
+        "error: The new version did not start; `reason`, or `boot_failed` before it, says why. What runs goes on; "
+        "`note` says which version a process that starts from now on has."
+    ),
     "reload_refused": (
         "warning or error: The reload did not begin; `reason` says why. The old version goes on."
     ),

@@ -161,3 +161,25 @@ def _most_at_a_time(journal: Path) -> int:
         running += 1 if line.startswith("start") else -1
         most = max(most, running)
     return most
+
+
+def test_a_signal_while_the_host_starts_is_obeyed_once_it_has_started(engine: Engine, tmp_path: Path) -> None:
+    """From the line `starting` on: its exit code is that of a drain, and no socket is left."""
+    with running_host(tmp_path, APP, "-p", "1", url=engine.url) as host:
+        host.wait_for_log("starting")
+        host.signal(signal.SIGTERM)
+        assert host.wait() == 0
+        assert host.log("ended")
+        assert not list((host.folder / "r").rglob("*.sock"))
+
+
+def test_a_signal_after_the_end_leaves_the_exit_code_as_the_log_says(engine: Engine, tmp_path: Path) -> None:
+    """The program takes some milliseconds to exit, and a user may press Ctrl-C twice."""
+    with running_host(tmp_path, APP, "-p", "1", url=engine.url) as host:
+        host.ready(1)
+        host.signal(signal.SIGTERM)
+        while not host.log("ended"):
+            assert host.program.process.poll() is None
+        while host.program.process.poll() is None:
+            host.program.process.send_signal(signal.SIGHUP)
+        assert host.wait() == host.log("ended")[0]["code"] == 0

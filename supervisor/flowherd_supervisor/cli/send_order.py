@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import sys
@@ -15,13 +16,17 @@ import msgspec
 from flowherd.counted import counted
 from flowherd.errors import ConfigurationError
 from flowherd.exit_codes import Exit
+from flowherd.leases.cancellation import ANSWERED_WITHIN_S
 from flowherd.logs import visible
 from flowherd_supervisor.cli.ask_supervisor import open_admin
+from flowherd_supervisor.keeper.access_check import peer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+_WITHIN_S = {"cancel": ANSWERED_WITHIN_S + 3.0}  # the host asks the engine first
 _LOOK_EVERY_S = 0.2
+_A_YEAR_S = 365 * 86_400.0
 _REFUSED = frozenset({409, 422})  # the supervisor refuses the order
 
 
@@ -62,12 +67,18 @@ def reload(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     with open_admin(where.admin, where.pid, to_steer=True) as client:
         if not wait:
             return _give(client, where, "reload", {})
-        give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
-        seen = {"last-event-id": str(int(time.time() * 1e6))}  # events are numbered by their time
+        give_up_at = _deadline(timeout_s)
+        ordered_at = time.time()
+        seen = {"last-event-id": str(int(ordered_at * 1e6))}  # events are numbered by their time
         try:
             with client.stream("GET", "/api/events", headers=seen) as news:
+                if not news.is_success:
+                    sys.stderr.write(
+                        f"flowherd: {where}: too many pages or other clients follow its events\n"
+                    )
+                    return Exit.INTERNAL
                 code = _give(client, where, "reload", {})
-                if (code := code or _outcome(news.iter_lines(), give_up_at)) == Exit.CLEAN:
+                if (code := code or _outcome(news.iter_lines(), ordered_at, give_up_at)) == Exit.CLEAN:
                     sys.stdout.write(f"{_replaced(client.get('/api/status').json()['children'])}\n")
                 return code
         except httpx.HTTPError as error:
@@ -75,14 +86,27 @@ def reload(where: Where, *, wait: bool, timeout_s: float | None) -> int:
             return Exit.INTERNAL
 
 
-def _outcome(lines: Iterable[str], give_up_at: float | None) -> int:
-    """Reads events until the reload ends or time is up, which is checked at least once a second with each status."""
+def _outcome(lines: Iterable[str], ordered_at: float, give_up_at: float | None) -> int:
+    """Reads events until the reload ends or time is up, which is checked at least once a second with each status.
+
+    Args:
+        lines: the event stream.
+        ordered_at: seconds since 1970. An earlier reload may end after the order, but not after its own `reloading`.
+        give_up_at: monotonic seconds, None for never.
+
+    """
+    has_begun = False
     for line in lines:
         event = msgspec.json.decode(line[6:]) if line.startswith("data: ") else {}
+        is_later = event.get("at", 0.0) >= ordered_at
         match event.get("event"):
-            case "reloaded":
+            case "reloading" if is_later:
+                has_begun = True
+            case "reloaded" if has_begun:
                 return Exit.CLEAN
-            case "reload_failed" | "reload_refused" as name:
+            case "reload_failed" | "reload_refused" as name if has_begun or (
+                is_later and name == "reload_refused"
+            ):
                 reason = event.get("reason") or event.get("note")
                 sys.stderr.write(f"flowherd: {name.replace('_', ' ')}: {reason}; the log says more\n")
                 return Exit.BOOT_FAILED if name == "reload_failed" else Exit.USAGE
@@ -105,11 +129,11 @@ def _replaced(children: Iterable[Mapping[str, Any]]) -> str:
 def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     """Orders a drain; with `wait` returns 0 when the supervisor has ended, or 1 after `timeout_s` seconds."""
     with open_admin(where.admin, where.pid, to_steer=True) as client:
+        give_up_at = _deadline(timeout_s)
         pidfd = _pidfd_of(client) if wait else None
         code = _give(client, where, "drain", {})
         if not wait or code != Exit.CLEAN:
             return code
-        give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
         if _ended(client, pidfd, give_up_at):
             sys.stdout.write("exited; the last line of its log, ended, has the exit code\n")
             return Exit.CLEAN
@@ -117,10 +141,19 @@ def drain(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     return Exit.INTERNAL
 
 
+def _deadline(timeout_s: float | None) -> float | None:
+    """Returns the monotonic time after `timeout_s` seconds, None for never."""
+    if timeout_s is None:
+        return None
+    if not 0.0 <= timeout_s < math.inf:
+        raise ConfigurationError(f"--timeout {timeout_s:g}: should be seconds, 0 or more")
+    return time.monotonic() + min(timeout_s, _A_YEAR_S)
+
+
 def _give(client: httpx.Client, where: Where, name: str, body: dict[str, Any]) -> int:
     host = _name_of(client)
     try:
-        reply = client.post(f"/api/{name}", json=body)
+        reply = client.post(f"/api/{name}", json=body, timeout=_WITHIN_S.get(name, client.timeout))
     except httpx.HTTPError as error:
         sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
         return Exit.INTERNAL
@@ -154,10 +187,12 @@ def _name_of(client: httpx.Client) -> str:
 
 
 def _pidfd_of(client: httpx.Client) -> int | None:
-    """Returns a pidfd of the supervisor; None across PID namespaces."""
+    """Returns a pidfd of the supervisor; None across PID namespaces, where its own pid is another process's."""
     try:
-        return os.pidfd_open(int(client.get("/api/status").json()["pid"]))
-    except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError):
+        reply = client.get("/api/status")
+        sock = reply.extensions["network_stream"].get_extra_info("socket")
+        return os.pidfd_open(peer_of(sock).pid)  # who listens; 0 if it is not of this namespace
+    except (httpx.HTTPError, OSError, KeyError):
         return None
 
 

@@ -182,6 +182,11 @@ class CredentialsRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainOrdered:
+    """`drain` over the admin socket: the same as the first TERM; a repeated one changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """TERM or INT; `times` is 2 for QUIT, which counts as two."""
 
@@ -245,7 +250,9 @@ class TimePassed:
 
 Found = SlotsSeen | LimitOverdue | SegmentDamaged | KeeperLate | WorkerUsedUp
 ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited | Found
-HostEvent = Started | CredentialsRefused | WorkedOff | StopRequested | PollingSwitched | TimePassed
+HostEvent = (
+    Started | CredentialsRefused | WorkedOff | DrainOrdered | StopRequested | PollingSwitched | TimePassed
+)
 Request = ReloadRequested | ReloadRefused | ScaleRequested | StacksRequested
 IsolateWish = IsolateNeeded | IsolateKillWanted
 IsolateEvent = IsolateWish | IsolateForked | IsolateNotForked | IsolateExited

@@ -33,6 +33,7 @@ def _begin(transition: Transition, plan: Plan) -> None:
     if transition.state.mode is not Mode.SERVING:
         transition.note("reload_refused", Level.WARNING, reason="the host is stopping")
         return
+    transition.state = replace(transition.state, rolling=())
     plan = rolling_replacement.with_scale_kept(transition, plan)
     transition.note("reloading", processes=plan.workers, concurrency=plan.concurrency)
     rolling_replacement.resize(transition, plan)

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.transition import Transition
 
 
+_NEW_ONES_ARE_NEW = (
+    "what runs goes on, but a process that starts has the new version: mend it and reload again"
+)
+
+
 def begin(transition: Transition, numbers: Iterable[int]) -> None:
     """Replaces these processes, one after the other (faults.md P6)."""
     transition.state = replace(transition.state, rolling=tuple(numbers))
@@ -58,9 +63,10 @@ def follow_plan(transition: Transition) -> None:
 
 
 def resize(transition: Transition, plan: Plan) -> None:
-    """Adds processes, or retires the last ones."""
+    """Adds processes, or retires the last ones; a reload goes on with those that stay."""
     state = transition.state
-    transition.state = replace(state, plan=plan, processes=state.processes[: plan.processes], rolling=())
+    rolling = tuple(number for number in state.rolling if number < plan.processes)
+    transition.state = replace(state, plan=plan, processes=state.processes[: plan.processes], rolling=rolling)
     for process in state.processes[plan.processes :]:
         if process.alive:
             transition.state = replace(transition.state, retiring=(*transition.state.retiring, process))
@@ -75,6 +81,8 @@ def resize(transition: Transition, plan: Plan) -> None:
         transition.state = replace(transition.state, processes=(*transition.state.processes, process))
         if transition.state.ever_ready or transition.state.zygotes.ready is not None:
             transition.spawn(process)
+    if rolling[:1] != state.rolling[:1]:
+        go_on(transition)  # the number that was being replaced is gone
 
 
 def go_on(transition: Transition) -> None:
@@ -121,7 +129,7 @@ def successor_failed(transition: Transition, process: ProcessState, predecessor:
         transition.state = replace(
             transition.state, plan=replace(transition.state.plan, threads=predecessor.workers)
         )
-    transition.note("reload_failed", Level.ERROR, process=process.number, note="the old version goes on")
+    transition.note("reload_failed", Level.ERROR, process=process.number, note=_NEW_ONES_ARE_NEW)
     retiring = tuple(old for old in transition.state.retiring if old is not predecessor)
     transition.state = replace(transition.state, retiring=retiring, rolling=())
     kept = replace(predecessor, short_in_row=process.short_in_row, restarts=process.restarts)

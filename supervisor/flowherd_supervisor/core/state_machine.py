@@ -57,8 +57,8 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
         case events.Started():
             transition.spawn(state.keeper)
             transition.spawn(ProcessState(ZYGOTE) if state.zygotes.wanted else state.processes[0])
-        case events.StopRequested(times):
-            stops.stop_requested(transition, times)
+        case events.StopRequested() | events.DrainOrdered():
+            stops.heard(transition, event)
         case events.PollingSwitched(on):
             _switch_polling(transition, on=on)
         case events.WorkedOff(idle_s):

@@ -7,6 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd.exit_codes import Exit as Code
+from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Drain, FinishKeeper, Level, Release
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode, Phase, ProcessState
@@ -23,7 +24,15 @@ _TIME_IS_UP, _NOT_SETTLED = "the time to stop is up", "it could not settle in ti
 _NOT_NEEDED = "it is not needed any more"
 
 
-def stop_requested(transition: Transition, times: int) -> None:
+def heard(transition: Transition, event: events.StopRequested | events.DrainOrdered) -> None:
+    """Handles a signal to stop, and an order to drain, which counts as one unless there was one."""
+    if isinstance(event, events.StopRequested):
+        _stop_requested(transition, event.times)
+    elif transition.state.stops == 0:
+        _stop_requested(transition, 1)
+
+
+def _stop_requested(transition: Transition, times: int) -> None:
     """First request: drain. Second: release everything now. Third: kill (faults.md P2, P4).
 
     Only requests count: the first one after a drain that began by itself changes nothing.

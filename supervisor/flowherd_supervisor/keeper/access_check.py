@@ -6,21 +6,35 @@ import ipaddress
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
+_CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED
 _ROOT = 0
 # Names that cannot be registered publicly: service names of compose and Kubernetes, and local ones.
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal", ".svc", ".cluster.local")
 
 
+class Peer(NamedTuple):
+    """The process at the other end of a unix socket; `pid` is 0 if it is in a PID namespace that ours does not see."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    """Returns the process that connected, or for a client the one that listens, as the kernel noted it then."""
+    return Peer(
+        *_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    )
+
+
 def is_own_user(sock: socket.socket) -> bool:
     """True if the peer of a unix socket is this user or root."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return _CREDENTIALS.unpack(credentials)[1] in {os.geteuid(), _ROOT}
+    return peer_of(sock).uid in {os.geteuid(), _ROOT}
 
 
 def refusal(

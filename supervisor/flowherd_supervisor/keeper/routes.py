@@ -12,7 +12,7 @@ import msgspec
 
 from flowherd.counted import counted
 from flowherd.leases.cancellation import NotCancelled
-from flowherd.link.link import LinkClosed
+from flowherd.link.link import LinkClosed, LinkFull
 from flowherd.link.messages import Asked
 from flowherd_supervisor.keeper import access_check
 from flowherd_supervisor.keeper.event_stream import BlockWatch, Streams
@@ -48,6 +48,7 @@ PAGES = frozenset(
 _API = "/api/"
 ORDERS = frozenset({"scale", "reload", "quiet", "resume", "drain", "stacks", "cancel"})
 MAX_BODY = 1024
+_FULL = "the supervisor reads no orders now: try again in a moment"
 _ALREADY = {"quiet": False, "resume": True}  # value of `polling` at which the order changes nothing
 _ACCEPTED = {
     "reload": "replacing every process, one after the other",
@@ -198,8 +199,9 @@ class Routes:
         if answer.order is not None:
             try:
                 self._ask(answer.order)
-            except LinkClosed:
-                return Reply.json(503, {"error": "the host is gone"})
+            except LinkClosed as error:
+                text = _FULL if isinstance(error, LinkFull) else "the host is gone"
+                return Reply.json(503, {"error": text})
         return Reply.json(answer.status, answer.document)
 
     async def _cancelled(self, body: bytes) -> Reply:
@@ -264,6 +266,8 @@ class _Scale(msgspec.Struct, forbid_unknown_fields=True):
 def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
     """Checks an order against the supervisor's last state and answers it; the supervisor checks it again.
 
+    The state may be older than orders under way, so an order that seems to change nothing is passed on too.
+
     Args:
         order: one of `ORDERS`.
         body: JSON; `{"processes": N}` for `scale`, nothing for the others.
@@ -279,9 +283,14 @@ def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
     if order == "scale":
         return _scale(body, told)
     if order in _ALREADY and told.polling is _ALREADY[order]:
-        return Answer(200, "polling is on already" if told.polling else "polling is paused already")
+        text = "polling is on already" if told.polling else "polling is paused already"
+        return Answer(200, text, Asked(order))  # an earlier order may be under way
     kept = order == "reload" and told.configured not in {0, told.wanted}
-    scaled = f"; the number of processes stays {told.wanted}, as scaled" if kept else ""
+    scaled = (
+        f"; the number of processes stays {told.wanted}, as scaled, unless the settings name another"
+        if kept
+        else ""
+    )
     return Answer(202, _ACCEPTED[order] + scaled, Asked(order))
 
 
@@ -296,7 +305,7 @@ def _scale(body: bytes, told: SupervisorState) -> Answer:
         )
         return Answer(422, f"{wanted} processes: it must be between 1 and {told.most} ({why})")
     if wanted == told.wanted:
-        return Answer(200, f"{counted(wanted, 'process')} already")
+        return Answer(200, f"{counted(wanted, 'process')} already", Asked("scale", wanted))
     return Answer(202, f"scaling from {told.wanted} to {counted(wanted, 'process')}", Asked("scale", wanted))
 
 

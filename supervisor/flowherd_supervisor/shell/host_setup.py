@@ -30,6 +30,7 @@ from flowherd_supervisor.processes.process_table import Birth, IsolateBirth
 from flowherd_supervisor.shell.admin_socket import AdminSocket
 from flowherd_supervisor.shell.descriptor_limit import reserve_descriptors
 from flowherd_supervisor.shell.event_log import Banner
+from flowherd_supervisor.shell.inbox import Inbox
 from flowherd_supervisor.shell.plan_from_settings import plan_of
 from flowherd_supervisor.shell.supervisor import Supervisor
 
@@ -75,6 +76,17 @@ def run(app: App, load: Callable[[], Settings]) -> int:
     logs.name_process(process="supervisor")
     plan = app.plan(settings)
     setproctitle(f"flowherd: supervisor of {app.name}")
+    inbox = Inbox()  # before the sockets: a signal that comes while the host starts is obeyed once it has
+    try:
+        code = _supervise(app, settings, load, plan, inbox)
+    except BaseException:
+        inbox.close()
+        raise
+    inbox.ignore_signals()
+    return code
+
+
+def _supervise(app: App, settings: Settings, load: Callable[[], Settings], plan: Plan, inbox: Inbox) -> int:
     host = _Host(app, settings, load, plan)
     try:
         threads = limit_numeric_threads(os.environ, plan.workers)
@@ -83,7 +95,7 @@ def run(app: App, load: Callable[[], Settings]) -> int:
             log.warning("unwise_setting", note=text)
         warm_up(settings.api_url)
         become_subreaper()
-        return Supervisor(plan, host.ledger, host.wakeups, host).run()
+        return Supervisor(plan, host.ledger, host.wakeups, host, inbox).run()
     finally:
         host.close()
 

@@ -41,6 +41,10 @@ class Inbox:
         self._selector.select(min(max(timeout_s, 0.0), _LONGEST_WAIT_S))
         return self._signals.received()
 
+    def ignore_signals(self) -> None:
+        """Ignores all further signals, for a program that has only to exit with its code."""
+        self._signals.ignore()
+
     def close(self) -> None:
         """Closes the selector and restores the previous signal handlers."""
         self._selector.close()

@@ -30,12 +30,11 @@ SIGNALS: dict[signal.Signals, Event] = {
     signal.SIGUSR1: events.StacksRequested(),
 }
 
-# An order over the admin socket equals the signal of the same purpose.
+# An order over the admin socket equals the signal of the same purpose, but a second drain does not equal a second TERM.
 ORDERS: dict[str, signal.Signals] = {
     "reload": signal.SIGHUP,
     "quiet": signal.SIGTSTP,
     "resume": signal.SIGCONT,
-    "drain": signal.SIGTERM,
     "stacks": signal.SIGUSR1,
 }
 
@@ -85,6 +84,8 @@ def fact_of(handle: Handle, message: messages.Message) -> Event | signal.Signals
             fact = events.CredentialsRefused(detail)
         case messages.Asked("scale", processes) if handle.index == KEEPER:
             fact = events.ScaleRequested(processes)
+        case messages.Asked("drain") if handle.index == KEEPER:
+            fact = events.DrainOrdered()
         case messages.Asked(order) if handle.index == KEEPER and order in ORDERS:
             fact = ORDERS[order]
         case _:

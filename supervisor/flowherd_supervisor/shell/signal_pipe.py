@@ -51,6 +51,12 @@ class SignalPipe:
         except BlockingIOError:
             return []
 
+    def ignore(self) -> None:
+        """Ignores the signals from now on, to the end of the program; CHLD stays, since what still runs is reaped."""
+        for number, _ in self._before:
+            if number != signal.SIGCHLD:
+                signal.signal(number, signal.SIG_IGN)
+
     def close(self) -> None:
         """Restores the previous handlers and closes the pipe."""
         signal.set_wakeup_fd(-1)

@@ -29,7 +29,6 @@ from flowherd_supervisor.processes.isolate_spawner import IsolateSpecs, Isolatio
 from flowherd_supervisor.processes.process_table import Child, Handle, IsolateHandle, Processes
 from flowherd_supervisor.processes.spawner import ProcessSpecs, Spawner
 from flowherd_supervisor.shell import event_log
-from flowherd_supervisor.shell.inbox import Inbox
 from flowherd_supervisor.shell.inputs_to_events import fact_of, fact_of_signal, message_of
 from flowherd_supervisor.shell.ledger_watch import LedgerWatch
 from flowherd_supervisor.shell.segment_checks import SegmentChecks
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from flowherd.ledger.wakeups import Wakeups
     from flowherd_supervisor.core.plan import Plan
+    from flowherd_supervisor.shell.inbox import Inbox
 
 SOON_S = 1.0  # until the next try after a defect of flowherd itself
 
@@ -55,7 +55,17 @@ class Host(ProcessSpecs, IsolateSpecs, Protocol):
 
 
 class Supervisor:
-    """Keeps a plan's processes alive until it is stopped; `now` returns monotonic seconds."""
+    """Keeps a plan's processes alive until it is stopped.
+
+    Args:
+        plan: the processes to keep alive.
+        ledger: the table that all processes share.
+        wakeups: wake the keeper and the workers.
+        host: recipes for processes, and settings read again.
+        inbox: signals since the host began; whoever made it closes it.
+        now: returns monotonic seconds.
+
+    """
 
     def __init__(
         self,
@@ -63,6 +73,7 @@ class Supervisor:
         ledger: Ledger,
         wakeups: Wakeups,
         host: Host,
+        inbox: Inbox,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._state = State.new(plan)
@@ -74,7 +85,7 @@ class Supervisor:
         self._isolation = Isolation(
             self._processes, host, lambda isolate: self._notifier.introduce_isolate(self._state, isolate)
         )
-        self._inbox = Inbox()
+        self._inbox = inbox
         self._rng = random.Random()
         self._checks = SegmentChecks()
         self._watch = LedgerWatch(ledger, checks=self._checks)
@@ -89,13 +100,10 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervises until everything has ended; returns the exit code."""
-        try:
-            self._feed(events.Started())
-            while self._exit_code is None:
-                self._go_round(self._inbox.wait(contained(self._patience_s, SOON_S)))
-            return self._exit_code
-        finally:
-            self._inbox.close()
+        self._feed(events.Started())
+        while self._exit_code is None:
+            self._go_round(self._inbox.wait(contained(self._patience_s, SOON_S)))
+        return self._exit_code
 
     def _go_round(self, heard: list[signal.Signals]) -> None:
         for event in chain(self._take_undecided(), self._gather(heard)):

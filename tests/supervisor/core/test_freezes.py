@@ -17,6 +17,7 @@ from flowherd_supervisor.core.actions import Kill
 from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 from flowherd_supervisor.core.plan import Plan, Preload
 from flowherd_supervisor.core.state import Isolate, Mode, Phase, ProcessState, State
+from flowherd_supervisor.shell.inbox import Inbox
 from flowherd_supervisor.shell.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Shell:
 
     def __init__(self, plan: Plan, ledger: Ledger, wakeups: Wakeups) -> None:
         self.now = BEGAN
-        self.supervisor = Supervisor(plan, ledger, wakeups, NoHost(), lambda: self.now)
+        self.supervisor = Supervisor(plan, ledger, wakeups, NoHost(), Inbox(), lambda: self.now)
         self.supervisor._look_at = inf  # nothing is held
 
     def passes(self, seconds: float, frozen_s: float = 0.0) -> None:

@@ -70,6 +70,15 @@ def test_p4_the_second_signal_releases_and_the_third_kills() -> None:
     assert brain.hears(STOP) == []
 
 
+def test_an_order_to_drain_counts_as_a_signal_once_however_often_it_comes() -> None:
+    """Scripts may repeat it, also before the keeper has heard of the first one."""
+    brain = Brain(graceful_timeout_s=30.0).serve()
+    assert brain.hears(events.DrainOrdered()) == [Drain(0, 1, 30.0), Drain(1, 1, 30.0)]
+    assert brain.hears(events.DrainOrdered(), events.DrainOrdered()) == []
+    assert brain.hears(STOP) == [Release(0, 1, 0.5), Release(1, 1, 0.5)]
+    assert brain.hears(events.DrainOrdered()) == []
+
+
 def test_p4_after_the_second_signal_all_is_over_within_a_second() -> None:
     """Faults P4: 0.5 s to release, 0.4 s to settle, then SIGKILL."""
     brain = Brain().serve()

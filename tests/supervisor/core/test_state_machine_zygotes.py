@@ -306,6 +306,31 @@ def test_a_zygote_that_dies_during_a_drain_is_not_replaced() -> None:
     assert brain.hears(exited(1, status=0)) == [FinishKeeper(1, 5.0)]
 
 
+@pytest.mark.parametrize("wanted", [3, 5])
+def test_a_scale_amid_a_reload_lets_it_go_on(wanted: int) -> None:
+    """Otherwise some processes kept the old version for good, and nothing said so."""
+    brain = zygoteed(4).serve_from_zygote()
+    brain.hears(reload(brain), forked(ZYGOTE, 2), ready(ZYGOTE, 2))
+    brain.hears(forked(0, 2), ready(0, 2), exited(0, status=0))
+    brain.hears(events.ScaleRequested(wanted))
+    for number in range(4, wanted):
+        brain.hears(forked(number), ready(number))
+    for number in range(1, min(wanted, 4)):
+        assert brain.said("reloaded") == 0
+        brain.hears(forked(number, 2), ready(number, 2), exited(number, status=0))
+    assert brain.said("reloaded") == 1
+    assert [process.incarnation for process in brain.state.processes[:4]] == [2] * min(wanted, 4)
+
+
+def test_a_scale_that_takes_the_last_process_to_be_replaced_ends_the_reload() -> None:
+    brain = zygoteed(2).serve_from_zygote()
+    brain.hears(reload(brain), forked(ZYGOTE, 2), ready(ZYGOTE, 2))
+    brain.hears(forked(0, 2), ready(0, 2), exited(0, status=0), forked(1, 2))
+    assert brain.said("reloaded") == 0
+    brain.hears(events.ScaleRequested(1))
+    assert brain.said("reloaded") == 1
+
+
 def test_a_reload_keeps_the_number_that_was_scaled_to_until_the_settings_have_another() -> None:
     """A manual scale overrides the file until the number in the file changes."""
     brain = Brain().serve()

@@ -227,7 +227,8 @@ def test_an_order_that_makes_no_sense_is_answered_with_the_reason(
     answer = consider(order, body, known)
     assert answer.status == status
     assert words in answer.text
-    assert (answer.order is not None) == (status == 202)
+    is_passed_on = status == 202 or (status == 200 and order != "drain")  # earlier orders may be under way
+    assert (answer.order is not None) == is_passed_on
 
 
 async def test_a_body_without_end_is_not_read(asking: Asking) -> None:
@@ -257,7 +258,9 @@ async def test_a_reload_reports_that_a_scaled_number_stays(asking: Asking) -> No
     """The settings do not contain it."""
     asking.board.supervisor = told(wanted=3, configured=2)
     _, said = await asking("unix", "POST", "/api/reload", JSON)
-    assert said["note"].endswith("; the number of processes stays 3, as scaled")
+    assert said["note"].endswith(
+        "; the number of processes stays 3, as scaled, unless the settings name another"
+    )
     asking.board.supervisor = told(wanted=2, configured=2)
     _, said = await asking("unix", "POST", "/api/reload", JSON)
     assert said["note"] == "replacing every process, one after the other"

@@ -18,6 +18,7 @@ from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Mode, Phase
 from flowherd_supervisor.processes.process_table import Handle
 from flowherd_supervisor.shell import supervisor as supervisor_module
+from flowherd_supervisor.shell.inbox import Inbox
 from flowherd_supervisor.shell.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class BrokenHost:
 def supervisor() -> Iterator[Supervisor]:
     ledger = Ledger(processes=2, records=2)
     wakeups = Wakeups(len(ledger.segments))
-    one = Supervisor(Plan(processes=1, concurrency=2), ledger, wakeups, BrokenHost())
+    one = Supervisor(Plan(processes=1, concurrency=2), ledger, wakeups, BrokenHost(), Inbox())
     yield one
     one._inbox.close()
     wakeups.close()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CANCELLED = (
     "cancelled by an operator"  # the message of the failure, which the engine keeps; it drops the code
 )
+ANSWERED_WITHIN_S = 15.0  # the admin API drops a request that is not answered in 20 s
 _STOPS = "its handler is told to stop"
 
 log = structlog.stdlib.get_logger(__name__)

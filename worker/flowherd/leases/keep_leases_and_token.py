@@ -12,7 +12,7 @@ from flowherd.client.bearer_tokens import BearerAuth, HostTokens
 from flowherd.client.kruxia import connect
 from flowherd.client.token_schedule import TokenSchedule
 from flowherd.leases import heartbeats, settlement
-from flowherd.leases.cancellation import Canceller
+from flowherd.leases.cancellation import ANSWERED_WITHIN_S, Canceller
 from flowherd.leases.engine_watch import EngineWatch
 from flowherd.leases.lease_scan import LeaseKeeper
 from flowherd.transport.transport import new_client
@@ -60,7 +60,8 @@ class KeeperTasks:
         self._beating = connect(config, tokens, connections=heartbeats.PLACES)
         self._settling = connect(config, tokens, connections=settlement.PLACES)
         self._leases = LeaseKeeper(self._beating, self._settling, ledger, config, wakeups.wake)
-        self._canceller = Canceller(self._settling, ledger, wakeups.wake, deadline_s=config.call_deadline_s)
+        deadline_s = min(config.call_deadline_s, ANSWERED_WITHIN_S)
+        self._canceller = Canceller(self._settling, ledger, wakeups.wake, deadline_s=deadline_s)
         auth = BearerAuth(tokens, config.api_url) if tokens is not None else None
         self._watching = new_client(config.api_url, auth, connections=1)
         self._watch = EngineWatch(self._watching, ledger)

@@ -19,6 +19,10 @@ class LinkClosed(Exception):
     """The other end is closed, or does not read."""
 
 
+class LinkFull(LinkClosed):
+    """The other end does not read."""
+
+
 class Link:
     """An end of a SOCK_SEQPACKET channel: each message is one JSON object; EOF means the other process has ended.
 
@@ -57,7 +61,7 @@ class Link:
         """Sends one message with its descriptors.
 
         Raises:
-            LinkClosed: the other end is closed, or the socket is full because it does not read.
+            LinkClosed: the other end is closed; LinkFull, the socket is full because it does not read.
 
         """
         try:
@@ -65,6 +69,8 @@ class Link:
                 socket.send_fds(self._sock, [encode(message)], list(fds))
             else:
                 self._sock.send(encode(message))
+        except BlockingIOError as error:
+            raise LinkFull(str(error)) from None
         except OSError as error:  # also EBADF: a handler closed all descriptors (faults.md A14)
             raise LinkClosed(str(error)) from None
 
