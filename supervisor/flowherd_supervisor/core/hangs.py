@@ -7,6 +7,7 @@ host is not mistaken for a hang (faults.md N4).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd.awake_clock import STEP_S
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 HANG_MARGIN_S = 0.5  # the worker itself reports at limit + grace: a loop that still runs must be first
 KEEPER_LATE_S = 2.0
+IDLE_KEEPER_LATE_S = 10.0  # without a lease only pages and orders wait for it; looks are seldom then
 KEEPER_LATE_AT_LEAST_S = 1.0  # a scan may take this long under load
 
 
@@ -55,14 +57,14 @@ def guilty_of_hang(past_limit: Iterable[PastLimit], grace_s: float) -> PastLimit
 def keeper_late_s(
     keeper: ProcessState, *, tick_age_s: float, seen_s: float, awake_s: float, shortest_lease_s: float
 ) -> float | None:
-    """Returns the seconds by which a keeper is late with its scan of held leases, None if that is still tolerated.
+    """Returns the seconds by which a keeper is late with its scan, None if that is still tolerated.
 
     Args:
         keeper: its state.
         tick_age_s: seconds since its last scan, by the ledger's tick.
         seen_s: awake seconds since the supervisor first saw that tick.
         awake_s: the current time on the supervisor's awake clock.
-        shortest_lease_s: the shortest lease held.
+        shortest_lease_s: the shortest lease held, infinity for none.
 
     """
     if keeper.phase is not Phase.RUNNING or keeper.ready_at is None:
@@ -70,4 +72,6 @@ def keeper_late_s(
     seen_s += STEP_S  # it may have moved a step ago
     late_s = min(tick_age_s, awake_s - keeper.ready_at, seen_s)
     allowed_s = max(min(KEEPER_LATE_S, shortest_lease_s / 3), KEEPER_LATE_AT_LEAST_S)
+    if shortest_lease_s == inf:
+        allowed_s = IDLE_KEEPER_LATE_S
     return late_s if late_s > allowed_s else None

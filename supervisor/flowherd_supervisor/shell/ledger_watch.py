@@ -15,6 +15,7 @@ from flowherd_supervisor.core import events
 from flowherd_supervisor.core.hangs import PastLimit, guilty_of_hang, keeper_late_s
 from flowherd_supervisor.core.recycling import MEMORY_SAMPLES, Wear, used_up
 from flowherd_supervisor.core.slot_shares import in_transit
+from flowherd_supervisor.core.state import Phase
 from flowherd_supervisor.shell.burst_mode import LOOK_EVERY_S, Burst
 from flowherd_supervisor.shell.descriptor_limit import open_descriptors
 from flowherd_supervisor.shell.segment_checks import SegmentChecks
@@ -39,7 +40,7 @@ class LedgerWatch:
     while awake: after a freeze of the whole host everything gets its full time again (faults.md N4).
 
     Attributes:
-        leases_are_held: True if the last scan found a held lease, so that the keeper is watched for lateness.
+        leases_are_held: True if the last scan found a held lease, so that the keeper is watched closely.
 
     """
 
@@ -64,7 +65,7 @@ class LedgerWatch:
             return LOOK_EVERY_S
         if state.plan.max_memory_mb_per_child:
             return WORKING_EVERY_S
-        if self.leases_are_held and self._tick_stands:
+        if self._tick_stands:
             return STEP_S
         segments = self.ledger.segments
         working = any(segments[number].get(Cell.HELD) for number in segments.living())
@@ -106,8 +107,7 @@ class LedgerWatch:
         if state.plan.burst_idle_s is not None and self._burst.is_worked_off(state, awake_s):
             yield events.WorkedOff(state.plan.burst_idle_s)
         self.leases_are_held = shortest_lease_s < inf
-        if self.leases_are_held:
-            yield from self._keeper_late(state, shortest_lease_s, (now, awake_s))
+        yield from self._keeper_late(state, shortest_lease_s, (now, awake_s))
 
     def _shortest_lease_of_the_dead_s(self) -> float:
         """The shortest lease that the keeper has to settle, or to give to another process; infinity for none."""
@@ -131,11 +131,11 @@ class LedgerWatch:
     def _keeper_late(
         self, state: Brain, shortest_lease_s: float, times: tuple[float, float]
     ) -> Iterator[Event]:
-        """Yields KeeperLate for a keeper that is frozen, blocked or slow while there are leases to extend."""
+        """Yields KeeperLate for a keeper that is frozen, blocked or slow."""
         keeper, (now, awake_s) = state.keeper, times
         tick = self.ledger.get(Host.KEEPER_TICK)
         seen_s = self._witness.lasts_s((keeper.number, keeper.incarnation, tick), awake_s)
-        self._tick_stands = seen_s > 0
+        self._tick_stands = seen_s > 0 and keeper.phase is Phase.RUNNING
         late_s = keeper_late_s(
             keeper,
             tick_age_s=now - tick / 1e6,

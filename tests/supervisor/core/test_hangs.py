@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 from brain import Brain
@@ -54,6 +55,8 @@ def test_the_guilty_of_a_hang_is_on_the_loop_or_longest_past_its_limit(
         (30.0, 9.0, 1.5, 60.0, False),  # it has just begun
         (1.6, 9.0, 9.0, 4.5, True),  # a third of the shortest lease
         (0.9, 9.0, 9.0, 0.5, False),  # a second at least
+        (9.9, 30.0, 30.0, inf, False),  # no lease waits for it
+        (10.1, 30.0, 30.0, inf, True),
     ],
 )
 def test_a_keeper_is_late_after_two_seconds_or_a_third_of_the_shortest_lease(

@@ -98,6 +98,19 @@ def test_a_keeper_that_has_not_looked_is_late_too_when_the_process_that_held_som
     assert looks.at(2.6)
 
 
+def test_a_keeper_that_does_not_run_is_replaced_on_an_idle_host_too(
+    looks: Looks, writer: RecordWriter
+) -> None:
+    """Pages and orders wait for it, and so would the end of the host."""
+    looks.ledger.tick(NOW)
+    writer.clear(0)
+    writer.segment.put(Cell.HELD, 0)
+    assert looks.at(10.0) == []
+    [late] = looks.at(15.1)[:1]
+    assert isinstance(late, KeeperLate)
+    assert 10.0 < late.late_s < 10.5
+
+
 def test_a_keeper_that_is_being_woken_from_its_rest_is_not_late(looks: Looks) -> None:
     """A new claim has just woken it; if it does not run, it is late shortly after."""
     looks.ledger.tick(NOW + 2.0)
