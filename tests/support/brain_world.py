@@ -181,6 +181,10 @@ class World:
             assert sum(process.phase is Phase.RUNNING for process in state.zygotes.processes) <= 1, (
                 "two zygotes fork"
             )
+            is_reload = state.rolling or state.zygotes.reloading
+            assert is_reload or state.zygotes.kept is None, (
+                "the zygote of an old version is kept after the reload"
+            )
             for process in self.living.values():
                 homeless = process.index >= len(state.processes)
                 assert not homeless or self.was_told(process), (

@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from harness import Engine
 
 APP = "lifespan_app:registry"
+VERSION = """
+from contextlib import asynccontextmanager
+from flowherd import Registry
+
+@asynccontextmanager
+async def lifespan():
+    {fault}
+    yield
+
+registry = Registry(lifespan=lifespan)
+
+@registry.activity
+async def version() -> dict:
+    return {{"number": {number}}}
+"""
 
 
 def test_every_process_enters_and_leaves_it_and_handlers_see_its_state(
@@ -76,3 +91,23 @@ def test_one_that_raises_ends_the_host_with_code_3_and_one_traceback(tmp_path: P
         text = host.log_path.read_text()
         assert text.count("Traceback (most recent call last)") == 1
         assert "in lifespan" in text
+
+
+def test_c20_a_new_version_whose_lifespan_raises_leaves_the_old_one_to_fork_from(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """It imports well. A process that dies after the reload has failed is replaced by the old version."""
+    app = tmp_path / "my_app.py"
+    app.write_text(VERSION.format(number=1, fault="pass"))
+    with running_host(tmp_path, "my_app:registry", "-p", "2", url=engine.url, app_dir=tmp_path) as host:
+        host.ready(2)
+        app.write_text(VERSION.format(number=2, fault="1 / 0"))
+        host.signal(signal.SIGHUP)
+        [failed] = host.wait_for_log("reload_failed")
+        assert failed["note"] == "the old version goes on"
+        for pid in host.children().values():
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: host.status()["processes"]["ready"] == 2, "both processes")
+        [workflow] = engine.submit("version")
+        engine.wait_for("complete", 1)
+        assert engine.output(workflow) == {"number": 1}

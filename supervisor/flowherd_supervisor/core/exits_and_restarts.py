@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flowherd.exit_codes import Exit as Code
 from flowherd.ledger.states_and_cells import Cause
 from flowherd.wait_status import kind_of
-from flowherd_supervisor.core import events, isolates, rolling_replacement, stops
+from flowherd_supervisor.core import events, isolates, rolling_replacement, startup, stops
 from flowherd_supervisor.core.actions import Abort, Level
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.startup import BOOT_CODES, SPAWN_RETRY_S
@@ -164,6 +164,7 @@ def _crashed(
     transition.state = replace(transition.state, short_ends=ends)
     if (predecessor := transition.state.predecessor(process)) is not None:
         rolling_replacement.successor_failed(transition, process, predecessor)
+        startup.start_waiting(transition)  # the old version may fork again
         return
     in_row = process.short_in_row + 1 if short else 0
     wait_s = policy.wait_s(in_row, since_start_s=transition.now - process.started_at, rng=transition.rng)

@@ -41,7 +41,7 @@ def _begin(transition: Transition, plan: Plan) -> None:
         transition.state = replace(
             transition.state, zygotes=replace(transition.state.zygotes, wanted=False, reloading=False)
         )
-        stops.end_zygotes(transition, {Phase.STARTING, Phase.RUNNING, Phase.BACKOFF})
+        stops.end_zygotes(transition, set(Phase))
         startup.start_waiting(transition)
         rolling_replacement.begin(transition, range(plan.processes))
         return
@@ -52,5 +52,7 @@ def _begin(transition: Transition, plan: Plan) -> None:
 
 def failed(transition: Transition, reason: str, report: str = "") -> None:
     """Ends a reload whose version does not import."""
-    transition.note("reload_failed", Level.ERROR, report, reason=reason, note="the old version goes on")
+    rolling_replacement.fall_back(transition)
+    transition.note("reload_failed", Level.ERROR, report, reason=reason, note=rolling_replacement.OLD_GOES_ON)
     transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, reloading=False))
+    startup.start_waiting(transition)

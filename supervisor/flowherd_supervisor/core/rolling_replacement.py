@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from flowherd_supervisor.core import stops
 from flowherd_supervisor.core.actions import Drain, Level
 from flowherd_supervisor.core.state import Mode, Phase, ProcessState
 from flowherd_supervisor.core.stops import DRAIN_MARGIN_S
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.transition import Transition
 
 
+OLD_GOES_ON = "the old version goes on"
 _NEW_ONES_ARE_NEW = (
     "what runs goes on, but a process that starts has the new version: mend it and reload again"
 )
@@ -97,6 +99,7 @@ def go_on(transition: Transition) -> None:
         if process.phase is Phase.STARTING:
             return  # it may have the old version; its Ready leads here again
         transition.state = replace(transition.state, rolling=transition.state.rolling[1:])
+    stops.end_zygotes(transition, {Phase.DRAINING})
     transition.note("reloaded")
 
 
@@ -119,6 +122,7 @@ def succeeded(transition: Transition, process: ProcessState) -> None:
         retire(transition, predecessor)
     if transition.state.rolling[:1] == (process.number,):
         if predecessor is not None:
+            stops.end_zygotes(transition, {Phase.DRAINING})  # the new version starts
             transition.state = replace(transition.state, rolling=transition.state.rolling[1:])
         go_on(transition)
 
@@ -129,7 +133,9 @@ def successor_failed(transition: Transition, process: ProcessState, predecessor:
         transition.state = replace(
             transition.state, plan=replace(transition.state.plan, threads=predecessor.workers)
         )
-    transition.note("reload_failed", Level.ERROR, process=process.number, note=_NEW_ONES_ARE_NEW)
+    is_old = process.number not in transition.state.rolling or fall_back(transition)
+    note = OLD_GOES_ON if is_old else _NEW_ONES_ARE_NEW
+    transition.note("reload_failed", Level.ERROR, process=process.number, note=note)
     retiring = tuple(old for old in transition.state.retiring if old is not predecessor)
     transition.state = replace(transition.state, retiring=retiring, rolling=())
     kept = replace(predecessor, short_in_row=process.short_in_row, restarts=process.restarts)
@@ -137,6 +143,16 @@ def successor_failed(transition: Transition, process: ProcessState, predecessor:
         transition.state,
         processes=tuple(kept if s.number == process.number else s for s in transition.state.processes),
     )
+
+
+def fall_back(transition: Transition) -> bool:
+    """Lets the zygote of the old version fork again, if it is still kept; returns True if it is."""
+    kept = transition.state.zygotes.kept
+    if kept is None:
+        return False
+    stops.end_zygotes(transition, {Phase.STARTING, Phase.RUNNING, Phase.BACKOFF})
+    transition.put(kept.with_phase(Phase.RUNNING))
+    return True
 
 
 def recycle(transition: Transition, process: ProcessState, reason: str) -> None:

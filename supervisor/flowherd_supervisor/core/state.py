@@ -96,6 +96,8 @@ class ProcessState:
 class Zygotes:
     """The zygotes: at most one forks, and a successor may be starting.
 
+    After a reload the one of the old version is kept, DRAINING, until a process of the new version is ready.
+
     Attributes:
         wanted: True if workers are forked from a zygote, False if each imports the app itself.
         processes: zygotes that exist or are to start; only the last can be STARTING or in BACKOFF.
@@ -117,6 +119,11 @@ class Zygotes:
     def ready(self) -> ProcessState | None:
         """The zygote that forks, None if none is ready."""
         return next((process for process in self.processes if process.phase is Phase.RUNNING), None)
+
+    @property
+    def kept(self) -> ProcessState | None:
+        """The zygote of the old version amid a reload, None if it is not needed any more."""
+        return next((process for process in self.processes if process.phase is Phase.DRAINING), None)
 
     @property
     def awaited(self) -> bool:
@@ -273,7 +280,7 @@ class State:
 
     def answer_due(self, zygote: ProcessState) -> float:
         """Time by which a zygote must have forked the next process ordered from it; infinity if none is ordered."""
-        if zygote.phase is not Phase.RUNNING:
+        if zygote.phase not in {Phase.RUNNING, Phase.DRAINING}:
             return inf
         asked_at = [s.started_at for s in self.workers if s.unanswered and s.maker == zygote.incarnation]
         asked_at += [i.asked_at for i in self.isolates if i.unanswered and i.maker == zygote.incarnation]

@@ -59,7 +59,7 @@ def begin_drain(transition: Transition, code: Code) -> None:
         transition.state, mode=Mode.DRAINING, deadline=transition.now + within_s + DRAIN_MARGIN_S
     )
     transition.note("draining", within_s=within_s)
-    end_zygotes(transition, {Phase.STARTING, Phase.BACKOFF})
+    end_zygotes(transition, {Phase.STARTING, Phase.BACKOFF, Phase.DRAINING})
     for process in transition.state.workers:
         if process.phase is Phase.RUNNING:
             transition.put(process.with_phase(Phase.DRAINING))
@@ -120,7 +120,7 @@ def finish_if_empty(transition: Transition) -> None:
     if state.mode not in {Mode.DRAINING, Mode.RELEASING} or any(process.alive for process in state.workers):
         return
     if state.zygotes.processes:
-        end_zygotes(transition, {Phase.RUNNING})
+        end_zygotes(transition, {Phase.RUNNING, Phase.DRAINING})
     if state.zygotes.processes or state.isolates:
         return
     within_s = SETTLE_WITHIN_S if state.mode is Mode.DRAINING else SETTLE_IN_HURRY_S

@@ -68,6 +68,9 @@ def _not_forked(transition: Transition, process: ProcessState, reason: str) -> N
 
 def _ready(transition: Transition, process: ProcessState, event: events.ChildReady) -> None:
     """Makes the zygote the one that forks, starts waiting workers and replaces those of an older version."""
+    is_reload, old = transition.state.zygotes.reloading, transition.state.zygotes.ready
+    if is_reload and old is not None and transition.state.zygotes.kept is None:
+        transition.put(old.with_phase(Phase.DRAINING))  # until a process of the new version is ready
     stops.end_zygotes(transition, {Phase.RUNNING})
     transition.put(replace(process, phase=Phase.RUNNING, ready_at=transition.now))
     transition.note(
@@ -83,12 +86,11 @@ def _ready(transition: Transition, process: ProcessState, event: events.ChildRea
             note="processes are forked all the same" if usable else "each process imports the app itself",
             remedy=f"make it in the app's lifespan, or say {'--no-preload' if usable else '--preload'}",
         )
-    is_reload = transition.state.zygotes.reloading
     transition.state = replace(
         transition.state, zygotes=replace(transition.state.zygotes, wanted=usable, reloading=False)
     )
     if not usable:
-        stops.end_zygotes(transition, {Phase.RUNNING})
+        stops.end_zygotes(transition, {Phase.RUNNING, Phase.DRAINING})
     older = [worker.number for worker in transition.state.processes if worker.alive]
     startup.start_waiting(transition)
     if is_reload:
