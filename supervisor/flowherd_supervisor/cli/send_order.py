@@ -67,57 +67,96 @@ def reload(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     with open_admin(where.admin, where.pid, to_steer=True) as client:
         if not wait:
             return _give(client, where, "reload", {})
-        give_up_at = _deadline(timeout_s)
-        ordered_at = time.time()
-        seen = {"last-event-id": str(int(ordered_at * 1e6))}  # events are numbered by their time
-        try:
-            with client.stream("GET", "/api/events", headers=seen) as news:
-                if not news.is_success:
-                    sys.stderr.write(
-                        f"flowherd: {where}: too many pages or other clients follow its events\n"
-                    )
-                    return Exit.INTERNAL
-                code = _give(client, where, "reload", {})
-                if (code := code or _outcome(news.iter_lines(), ordered_at, give_up_at)) == Exit.CLEAN:
-                    sys.stdout.write(f"{_replaced(client.get('/api/status').json()['children'])}\n")
-                return code
-        except httpx.HTTPError as error:
-            sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
-            return Exit.INTERNAL
+        wanted = _Reload(client, where, _deadline(timeout_s))
+        if (code := wanted.outcome()) == Exit.CLEAN:
+            sys.stdout.write(f"{_replaced(client)}\n")
+        return code
 
 
-def _outcome(lines: Iterable[str], ordered_at: float, give_up_at: float | None) -> int:
-    """Reads events until the reload ends or time is up, which is checked at least once a second with each status.
+class _Reload:
+    """A reload that is waited for; it follows the events, also past the end of the process that sends them.
 
     Args:
-        lines: the event stream.
-        ordered_at: seconds since 1970. An earlier reload may end after the order, but not after its own `reloading`.
+        client: for the host.
+        where: the host, for messages.
         give_up_at: monotonic seconds, None for never.
 
     """
-    has_begun = False
-    for line in lines:
-        event = msgspec.json.decode(line[6:]) if line.startswith("data: ") else {}
-        is_later = event.get("at", 0.0) >= ordered_at
-        match event.get("event"):
-            case "reloading" if is_later:
-                has_begun = True
-            case "reloaded" if has_begun:
-                return Exit.CLEAN
-            case "reload_failed" | "reload_refused" as name if has_begun or (
-                is_later and name == "reload_refused"
-            ):
-                reason = event.get("reason") or event.get("note")
-                sys.stderr.write(f"flowherd: {name.replace('_', ' ')}: {reason}; the log says more\n")
-                return Exit.BOOT_FAILED if name == "reload_failed" else Exit.USAGE
-        if give_up_at is not None and time.monotonic() >= give_up_at:
-            break
-    sys.stderr.write("flowherd: the processes are not all new yet\n")
-    return Exit.INTERNAL
+
+    def __init__(self, client: httpx.Client, where: Where, give_up_at: float | None) -> None:
+        self._client = client
+        self._where = where
+        self._give_up_at = give_up_at
+        self._ordered_at = time.time()
+        self._seen = int(self._ordered_at * 1e6)  # events are numbered by their time
+        self._is_ordered = self._has_begun = False
+
+    def outcome(self) -> int:
+        """Orders the reload and returns the exit code of its end."""
+        while True:
+            try:
+                with self._client.stream(
+                    "GET", "/api/events", headers={"last-event-id": str(self._seen)}
+                ) as news:
+                    if not news.is_success:
+                        return self._fails("too many pages or other clients follow its events")
+                    if not self._is_ordered and (code := _give(self._client, self._where, "reload", {})):
+                        return code
+                    self._is_ordered = True
+                    if (found := self.read(news.iter_lines())) is not None:
+                        return found
+            except httpx.ConnectError:
+                return self._fails("it has ended" if self._is_ordered else "nobody answers")
+            except httpx.HTTPError as error:
+                if not self._is_ordered:
+                    return self._fails(f"no answer: {error or type(error).__name__}")
+            if self._is_late:
+                return self._fails("the processes are not all new yet")
+            select.select([], [], [], _LOOK_EVERY_S)  # until another process serves the events
+
+    def read(self, lines: Iterable[str]) -> int | None:
+        """Reads events until the reload has ended; None at the end of the lines, and when time is up.
+
+        An earlier reload may end after the order, but not after the `reloading` of this one.
+        """
+        for line in lines:
+            event = msgspec.json.decode(line[6:]) if line.startswith("data: ") else {}
+            self._seen = event.get("id", self._seen)
+            is_later = event.get("at", 0.0) >= self._ordered_at
+            match event.get("event"):
+                case "reloading" if is_later:
+                    self._has_begun = True
+                case "reloaded" if self._has_begun:
+                    return Exit.CLEAN
+                case "reload_failed" if self._has_begun:
+                    return self._fails(f"reload failed: {_reason(event)}", Exit.BOOT_FAILED)
+                case "reload_refused" if is_later:
+                    return self._fails(f"reload refused: {_reason(event)}", Exit.USAGE)
+                case "draining" | "releasing" if is_later:
+                    return self._fails("it is stopping, and reloads nothing any more")
+            if self._is_late:
+                return None
+        return None
+
+    @property
+    def _is_late(self) -> bool:
+        return self._give_up_at is not None and time.monotonic() >= self._give_up_at
+
+    def _fails(self, reason: str, code: Exit = Exit.INTERNAL) -> Exit:
+        sys.stderr.write(f"flowherd: {self._where}: {reason}\n")
+        return code
 
 
-def _replaced(children: Iterable[Mapping[str, Any]]) -> str:
+def _reason(event: Mapping[str, Any]) -> str:
+    return f"{event.get('reason') or event.get('note')}; the log says more"
+
+
+def _replaced(client: httpx.Client) -> str:
     """Returns the result of a reload: old processes may still finish their activities."""
+    try:
+        children = client.get("/api/status").json()["children"]
+    except httpx.HTTPError:  # the process that answers has just ended
+        return "every new activity runs the new version"
     if held := sum(row["in_flight"] for row in children if row["phase"] == "finishing"):
         verb = "runs" if held == 1 else "run"
         return (
