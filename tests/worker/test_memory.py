@@ -1,4 +1,4 @@
-"""Resident memory: it is read from the kernel, and pages of zeros are returned to it."""
+"""Memory of a process: it is read from the kernel, and pages of zeros are returned to it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import sys
 
 import pytest
 
-from flowherd.memory import forget_zeros, resident_bytes
+from flowherd.memory import forget_zeros
+from flowherd.procfs import resident_bytes, stat_fields
 
 _OWN_LOOP = """
 import sys
 from flowherd.event_loop import new_loop
-from flowherd.memory import resident_bytes
+from flowherd.procfs import resident_bytes
 import uvloop
 make = new_loop("uvloop") if sys.argv[1] == "ours" else uvloop.new_event_loop
 first = make()
@@ -31,6 +32,7 @@ def test_resident_memory_is_the_kernels_number_and_none_of_a_process_that_has_en
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     assert resident_bytes(ended.pid) == 0
+    assert stat_fields(ended.pid) == []
 
 
 def test_an_object_whose_zeros_were_given_back_is_the_same_as_before() -> None:

@@ -1,28 +1,13 @@
-"""The resident memory of a process, and a way to release pages of zeros."""
+"""Releases pages of zeros."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import resource
 
 _PAGE = resource.getpagesize()
 _ZEROS = bytes(_PAGE)
 _MADV_DONTNEED = 4
-_LONGEST = 200  # bytes: seven numbers
-
-
-def resident_bytes(pid: int | None = None) -> int:
-    """Returns the resident memory of a process, by default this one, in bytes; 0 when it has ended."""
-    try:
-        file = os.open(f"/proc/{pid or os.getpid()}/statm", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            pages = os.read(file, _LONGEST).split()[1]
-        finally:
-            os.close(file)
-    except (OSError, IndexError):
-        return 0
-    return int(pages) * _PAGE
 
 
 def forget_zeros(holder: object, size: int) -> int:

@@ -6,11 +6,11 @@ import os
 import time
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd.ledger import Cell, Clock, Ledger, Life, ProcessTotal, Timing
 from flowherd.ledger.histogram import BUCKETS, CELLS, upper_s
+from flowherd.procfs import stat_fields
 from flowherd_supervisor.keeper.standstill import loop_lag_s
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flowherd.link.messages import SupervisorState
 
 _TICKS_A_SECOND, _PAGE_BYTES = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-_USER, _SYSTEM, _RESIDENT = 11, 12, 21  # fields of /proc/PID/stat after the name in brackets (proc(5))
+_USER, _SYSTEM, _RESIDENT = 11, 12, 21  # in `stat_fields`
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +106,9 @@ def _demand(segment: Segment) -> float:
 
 
 def _usage(pid: int) -> tuple[int, float]:
-    """Returns resident bytes and CPU seconds from /proc, also of a blocked process; zeros once it has ended."""
-    try:
-        fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
-    except OSError:
+    """Returns resident bytes and CPU seconds; zeros once the process has ended."""
+    fields = stat_fields(pid)
+    if not fields:
         return 0, 0.0
     return (
         int(fields[_RESIDENT]) * _PAGE_BYTES,

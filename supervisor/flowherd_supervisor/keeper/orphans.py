@@ -8,12 +8,12 @@ import errno
 import os
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from flowherd.ledger import Cause, Ledger, Life
+from flowherd.procfs import stat_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -120,11 +120,7 @@ async def kill_stopped_group(pid: int, pidfd: int) -> None:
 
 def _stands(pid: int) -> bool:
     """True if a process is stopped; its pidfd has just been signalled, so the pid is not reused."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] == "T"
+    return stat_fields(pid)[:1] == ["T"]
 
 
 def _signal(pidfd: int, number: signal.Signals) -> bool:

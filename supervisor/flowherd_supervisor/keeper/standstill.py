@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowherd.ledger import Cell, Clock
+from flowherd.procfs import stat_fields
 
 if TYPE_CHECKING:
     from flowherd.ledger import Record, Segment
@@ -59,8 +59,4 @@ def _on_loop(segment: Segment) -> Record | None:
 
 
 def _is_stopped(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] in _STOPPED
+    return not _STOPPED.isdisjoint(stat_fields(pid)[:1])

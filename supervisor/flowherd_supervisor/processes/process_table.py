@@ -8,12 +8,12 @@ import signal
 import threading
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowherd.exit_codes import Exit
 from flowherd.link.link import Link
 from flowherd.process.worker_process import ignore_signals
+from flowherd.procfs import stat_fields
 from flowherd.wait_status import OURS
 from flowherd_supervisor.processes.after_fork import begin, close_all_but, leave_with, own_group
 from flowherd_supervisor.processes.contain_defects import contained
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flowherd.ledger import Segment
 
 _STACKS_BYTES = 1 << 20
-_FLAGS, _PF_EXITING = 6, 0x4  # field of /proc/PID/stat, counted from the state, and flag
+_FLAGS, _PF_EXITING = 6, 0x4  # in `stat_fields`
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,10 +308,5 @@ def _kill_with_programs(pid: int) -> None:
 
 def is_exiting(pid: int) -> bool:
     """True if the kernel has begun to end the process, for any reason (proc(5), `flags`)."""
-    try:
-        fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        )
-    except OSError:
-        return False
-    return bool(int(fields[_FLAGS]) & _PF_EXITING)
+    fields = stat_fields(pid)
+    return bool(fields) and bool(int(fields[_FLAGS]) & _PF_EXITING)

@@ -10,7 +10,7 @@ from zlib import crc32
 
 from flowherd.awake_clock import STEP_S, Witness
 from flowherd.ledger import Cell, Host, Ledger, Record, Segment
-from flowherd.memory import resident_bytes
+from flowherd.procfs import resident_bytes
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.hangs import PastLimit, guilty_of_hang, keeper_late_s
 from flowherd_supervisor.core.recycling import MEMORY_SAMPLES, Wear, used_up

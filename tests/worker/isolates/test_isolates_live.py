@@ -31,7 +31,7 @@ from flowherd.files.memory_files import MemoryFiles
 from flowherd.files.scratch_folders import Scratch
 from flowherd.isolates.printed_output import LINE_S, MOST_LINES
 from flowherd.ledger.activity_cost_table import Metric, Where
-from flowherd.memory import resident_bytes
+from flowherd.procfs import resident_bytes
 from flowherd.testing import WORKFLOW_ID, make_activity
 
 if TYPE_CHECKING:

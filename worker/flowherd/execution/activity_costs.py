@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from flowherd.ledger.activity_cost_table import FIGURES, STEP_BUCKETS, Metric, Where, WorkTable
 from flowherd.ledger.histogram import bucket_of
-from flowherd.memory import resident_bytes
+from flowherd.procfs import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -22,7 +22,7 @@ from flowherd.isolates.isolate_protocol import Draining, Ended, LeftBehind, Stop
 from flowherd.isolates.printed_output import Lines
 from flowherd.link.link import LinkClosed
 from flowherd.link.messages import BootFailed, KillIsolate, Ready
-from flowherd.memory import resident_bytes
+from flowherd.procfs import resident_bytes
 from flowherd.sdk.redaction import mask
 from flowherd.wait_status import describe_status
 

@@ -18,11 +18,11 @@ from flowherd.exit_codes import Exit
 from flowherd.ledger import Cell
 from flowherd.link.link import Link, LinkClosed
 from flowherd.link.messages import BootFailed, Message, boot_failed, ready, serves
-from flowherd.memory import resident_bytes
 from flowherd.process.build_worker import BuiltWorker, WorkerPlace
 from flowherd.process.load_app_or_report import load
 from flowherd.process.printed_lines import log_what_is_printed
 from flowherd.process.supervisor_commands import CommandReader, execute, leave
+from flowherd.procfs import resident_bytes
 from flowherd.telemetry.begin_and_end_tracing import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
