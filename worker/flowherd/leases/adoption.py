@@ -1,11 +1,11 @@
-"""Adoption: what a process had claimed and not begun when it ended goes to another one of the host, under its fence.
+"""Adoption: another process of the host goes on, under the same worker_id, with what one had not begun when it ended.
 
 No `fail` is sent for it, so it costs no attempt and no delay. The donor is a record of an ENDED segment, which nobody
 changes any more; each cell has one writer, and nothing is locked:
 
-    1  keeper   offers the donor to an incarnation that does not stop and has a slot: a hint, which binds nobody
+    1  keeper   offers the donor to an incarnation that does not stop and has a slot; it may ignore the offer
     2  worker   takes a slot, copies the reply that brought it, and writes a record of its own that names the donor,
-                ADOPTING: it stands for nothing, is not beaten, and cannot begin
+                ADOPTING: it gets no heartbeats, and cannot begin
     3  keeper   decides, once for all: the donor's decision is that record, or FAIL
     4  keeper   judges the ADOPTING record GOOD, or GONE when the decision is another one
     5  keeper   judges the donor SETTLED; its segment is freed when all its records are
@@ -15,12 +15,12 @@ Why each donor is adopted or failed, and never both: 3 is one store, of one writ
 record is GOOD only after the decision names it; `fail` is sent only after FAIL. Why it is begun at most once: only the
 record that the decision names becomes GOOD, and from then on it reads as a claim of its own process. Why a kill
 between any two stores loses nothing: before 3 the donor is undecided, and is offered again; an ADOPTING record of a
-process that has died is ignored, as nobody can begin it. After 3 the next keeper does 4 and 5 before it offers or
+process that has died is ignored: no process can begin it. After 3 the next keeper does 4 and 5 before it offers or
 settles anything, also when the adopter has died: its record reads as a claim then, and is a donor itself. No segment
 is freed before its donors are SETTLED, so what 2 has copied was still the donor's when 3 has named it.
 
-Adoptable is what waits for its first step, once in its process, with its reply kept. A claim is adopted
-`MOST_ADOPTIONS` times at most: what kills whoever only reads it must not go round for ever.
+A claim can be adopted if it waits for its first step, is in its process once, and its reply is kept. It is adopted
+`MOST_ADOPTIONS` times at most: an activity may kill every process that only reads it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MOST_ADOPTIONS = 16
 
 @dataclass(slots=True)
 class _Donor:
-    """A record that somebody may adopt."""
+    """A record that a process may adopt."""
 
     segment: Segment
     record: Record
@@ -98,7 +98,7 @@ class Adoptions:
         return [(donor.segment, donor.record) for donor in self._donors.values()]
 
     def close(self) -> None:
-        """The host ends: nobody adopts any more."""
+        """Ends all offers, as the host ends."""
         self._is_closed = True
 
     def attend(self, in_use: Iterable[int] | None = None) -> None:

@@ -64,8 +64,8 @@ class Reporter:
         self._circuit = circuit
         self._deadline_s = deadline_s
         self._limit_s = limit_s
-        self._unborn = max(senders, 2)
-        self._large_left = min(most_large, self._unborn - 1)
+        self._unstarted = max(senders, 2)
+        self._large_left = min(most_large, self._unstarted - 1)
         self._queue: deque[Delivery] = deque()
         self._large: deque[Delivery] = deque()
         self._later: list[tuple[float, int, Delivery]] = []
@@ -113,8 +113,8 @@ class Reporter:
             if not resting.done():
                 resting.set_result(None)
                 return
-        if self._unborn:
-            self._unborn -= 1
+        if self._unstarted:
+            self._unstarted -= 1
             self._tasks.spawn(self._send())
 
     def _queue_of(self, delivery: Delivery) -> deque[Delivery]:
@@ -139,7 +139,7 @@ class Reporter:
                     self._resting.append(resting)
                     await resting
         except asyncio.CancelledError:
-            self._unborn += 1
+            self._unstarted += 1
             if (self._large or self._queue) and not self._is_closed:
                 self._wake()
             raise
