@@ -10,12 +10,12 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from flowherd.ledger.histogram import BUCKETS, CELLS, bucket_of
+from flowherd.ledger.states_and_cells import PLAUSIBLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 OTHER = "other"
-_PLAUSIBLE = 1 << 52
 
 
 class Ended(IntEnum):
@@ -69,7 +69,7 @@ class ActivityCounts:
     def read(self, entry: int) -> tuple[int, ...]:
         """Returns all numbers of an entry; 0 for implausible ones, which user code may have overwritten."""
         first = entry * NUMBERS
-        return tuple(number if number < _PLAUSIBLE else 0 for number in self._cells[first : first + NUMBERS])
+        return tuple(number if number < PLAUSIBLE else 0 for number in self._cells[first : first + NUMBERS])
 
     def move(self, entry: int, to: ActivityCounts, its_entry: int) -> None:
         """Moves an entry's numbers to another table.
@@ -80,7 +80,7 @@ class ActivityCounts:
         for number, count in enumerate(self.read(entry)):
             if count:
                 at = its_entry * NUMBERS + number
-                to._cells[at] = (to._cells[at] + count) % _PLAUSIBLE
+                to._cells[at] = (to._cells[at] + count) % PLAUSIBLE
                 self._cells[entry * NUMBERS + number] = 0
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from flowherd.ledger.record import CRC_BYTES, HEAD, RECORD_BYTES, body_of, texts_of
 from flowherd.ledger.ring import Ring
 from flowherd.ledger.ring import area_bytes as ring_bytes
+from flowherd.ledger.states_and_cells import LATEST_S
 
 if TYPE_CHECKING:
     import mmap
@@ -34,7 +35,6 @@ _WORDS_AT = ENTRY_BYTES + _WORDS.size
 _MOST_OF_LINE = 120  # characters of a line of code; the end of a long path is kept
 MOST_ATTEMPTS, MOST_FAILURES = 10_000, 500  # of the host
 _OWN_ATTEMPTS, _OWN_FAILURES = 512, 64  # of a worker, for the time between two scans of the keeper
-_LATEST_S = 2.0**40
 
 
 class End(IntEnum):
@@ -231,7 +231,7 @@ def _decode(entry: bytes) -> EndedAttempt | None:
     *lengths, sequence, _, claimed_at, _, _ = HEAD.unpack_from(entry, _HEAD.size)
     if end not in _ENDS or sum(lengths) > RECORD_BYTES:
         return None
-    if not all(0.0 <= at < _LATEST_S for at in (claimed_at, begun_at, ended_at, closed_at, beat_at)):
+    if not all(0.0 <= at < LATEST_S for at in (claimed_at, begun_at, ended_at, closed_at, beat_at)):
         return None
     texts = entry[_HEAD.size + HEAD.size : ENTRY_BYTES]
     activity_id, workflow_id, name, key, worker_id = texts_of(lengths, texts)

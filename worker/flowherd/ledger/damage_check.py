@@ -6,15 +6,13 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from flowherd.ledger.record import RECORD_BYTES
-from flowherd.ledger.states_and_cells import Cell, Clock, is_record_byte
+from flowherd.ledger.states_and_cells import LATEST_S, PLAUSIBLE, Cell, Clock, is_record_byte
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from flowherd.ledger.segment import Segment
 
-PLAUSIBLE = 2**52  # more than any counter reaches
-_LATEST_S = 2.0**40  # later than the monotonic clock reaches
 _COUNTERS = tuple(cell for cell in Cell if cell > Cell.OPENED and cell is not Cell.WAITS_FOR)
 _STATES = bytes(byte for byte in range(256) if is_record_byte(byte))
 _INDICES = (Cell.HIGH_WATER, Cell.ON_LOOP, Cell.RUNNING)
@@ -66,6 +64,6 @@ def _in_cells(segment: Segment) -> str:
         if segment.get(cell) > PLAUSIBLE:
             return f"the cell {cell.name} holds {segment.get(cell)}"
     for clock in Clock:
-        if not isfinite(segment.clock(clock)) or abs(segment.clock(clock)) > _LATEST_S:
+        if not isfinite(segment.clock(clock)) or abs(segment.clock(clock)) > LATEST_S:
             return f"the cell {clock.name} holds {segment.clock(clock)}"
     return ""

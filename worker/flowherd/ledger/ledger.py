@@ -32,11 +32,11 @@ from flowherd.ledger.attempt_history import HOST_BYTES as HISTORY_BYTES
 from flowherd.ledger.attempt_history import AttemptHistory
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
 from flowherd.ledger.crash_history import FEWEST_ENTRIES, CrashHistory, area_bytes
-from flowherd.ledger.damage_check import PLAUSIBLE
 from flowherd.ledger.earlier_attempts import SeenCounts
 from flowherd.ledger.histogram import CELLS, Timing
 from flowherd.ledger.segment import RECORD_BITS, SEGMENT_BITS, Layout, Segment, pages
 from flowherd.ledger.states_and_cells import (
+    PLAUSIBLE,
     Cell,
     Host,
     Life,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flowherd.ledger.states_and_cells import PLAUSIBLE
+
 if TYPE_CHECKING:
     import mmap
 
 _CELLS = 8
 HEAD_BYTES = 8 * _CELLS
 _WRITTEN, _TAKEN, _MISSED = range(3)  # the last two by the process that moves entries away
-_PLAUSIBLE = 1 << 52
 
 
 class Ring:
@@ -43,12 +44,12 @@ class Ring:
     def written(self) -> int:
         """The number of entries ever written; 0 when it is implausible, because user code has overwritten it."""
         written = self._cells[_WRITTEN]
-        return written if written < _PLAUSIBLE else 0
+        return written if written < PLAUSIBLE else 0
 
     @property
     def missed(self) -> int:
         """The number of entries overwritten before they were moved away."""
-        return min(self._cells[_MISSED], _PLAUSIBLE)
+        return min(self._cells[_MISSED], PLAUSIBLE)
 
     @property
     def is_filling(self) -> bool:

@@ -31,6 +31,8 @@ ADOPTING = 0x40
 ISOLATED = 0x20
 PAIR = 0x1F
 PAIRS = 20
+PLAUSIBLE = 1 << 52  # more than any counter reaches
+LATEST_S = 2.0**40  # later than the monotonic clock reaches
 WAITS_FOR_WORD = TAKEN | ADOPTING  # the byte of a record that would take over another one
 
 
