@@ -46,7 +46,7 @@ def most_tcp(soft_limit: int) -> int:
     return max(4, min(MOST_TCP, int(soft_limit * _OF_DESCRIPTORS)))
 
 
-class Crowd:
+class Clients:
     """The current connections over TCP and unix socket; logs once when there are too many and once when that ends.
 
     Args:
@@ -68,7 +68,7 @@ class Crowd:
 
     def __repr__(self) -> str:
         return (
-            f"<Crowd [{len(self._inside[False])} over TCP, {len(self._inside[True])} over the unix socket]>"
+            f"<Clients [{len(self._inside[False])} over TCP, {len(self._inside[True])} over the unix socket]>"
         )
 
     def enter(self, connection: Bounded, *, is_unix: bool) -> bool:
@@ -105,13 +105,13 @@ class Bounded(H11Protocol):
     """A connection with limits.
 
     Attributes:
-        crowd: all connections.
+        clients: all clients.
         routes: the routes to serve.
         is_served: True from a complete request until its reply is sent.
 
     """
 
-    crowd: Crowd
+    clients: Clients
     routes: Routes
     is_served = False
     _deadline: asyncio.TimerHandle | None = None
@@ -124,7 +124,7 @@ class Bounded(H11Protocol):
             log.warning("stranger_refused", note="another user's process on the admin socket")
             transport.abort()
             return
-        if not self.crowd.enter(self, is_unix=is_unix):
+        if not self.clients.enter(self, is_unix=is_unix):
             transport.abort()
             return
         super().connection_made(transport)
@@ -173,13 +173,13 @@ class Bounded(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cleans up a connection, also a refused one."""
         self._expect(None)
-        self.crowd.leave(self)
+        self.clients.leave(self)
         if self.transport is not None:  # else it was refused
             super().connection_lost(exc)
 
     def drop(self) -> None:
         """Aborts the connection."""
-        self.crowd.leave(self)
+        self.clients.leave(self)
         self.transport.abort()
 
     def _expect(self, within_s: float | None) -> None:
@@ -188,9 +188,9 @@ class Bounded(H11Protocol):
         self._deadline = None if within_s is None else self.loop.call_later(within_s, self.drop)
 
 
-def bounded(routes: Routes, crowd: Crowd) -> type[asyncio.Protocol]:
+def bounded(routes: Routes, clients: Clients) -> type[asyncio.Protocol]:
     """Returns the protocol class for `uvicorn.Config(http=…)`, which uvicorn instantiates."""
-    return type("BoundedProtocol", (Bounded,), {"crowd": crowd, "routes": routes})
+    return type("BoundedProtocol", (Bounded,), {"clients": clients, "routes": routes})
 
 
 class HttpThread:
@@ -226,11 +226,11 @@ class HttpThread:
         logging.getLogger("uvicorn.error").setLevel(
             logging.ERROR
         )  # else it logs a line for each invalid request
-        crowd = Crowd()
+        clients = Clients()
         config = uvicorn.Config(
             self._routes.over_tcp,
-            http=bounded(self._routes, crowd),
-            backlog=crowd.most,  # asyncio accepts this many before it reports the first
+            http=bounded(self._routes, clients),
+            backlog=clients.most,  # asyncio accepts this many before it reports the first
             h11_max_incomplete_event_size=MOST_HEADER_BYTES,
             interface="asgi3",
             lifespan="off",

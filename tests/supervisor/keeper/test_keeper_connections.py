@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from flowherd_supervisor.keeper import access_check, http_server
-from flowherd_supervisor.keeper.http_server import Crowd, bounded, most_tcp
+from flowherd_supervisor.keeper.http_server import Clients, bounded, most_tcp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,8 +42,8 @@ class Pages:
 class Server:
     """A real server on a free port for at most `most` connections."""
 
-    def __init__(self, crowd: Crowd, port: int, path: Path) -> None:
-        self.crowd = crowd
+    def __init__(self, clients: Clients, port: int, path: Path) -> None:
+        self.clients = clients
         self.port = port
         self.path = path
         self._open: list[asyncio.StreamWriter] = []
@@ -74,13 +74,13 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     monkeypatch.setattr(http_server, "HEAD_WITHIN_S", 0.3)
     monkeypatch.setattr(http_server, "REPLY_WITHIN_S", 0.3)
     monkeypatch.setattr(http_server, "_QUIET_S", 0.1)
-    crowd = Crowd(most=4)
+    clients = Clients(most=4)
     listener = socket.create_server(("127.0.0.1", 0))
     unix = socket.socket(socket.AF_UNIX)
     unix.bind(str(tmp_path / "s"))
     config = uvicorn.Config(
         Pages().over_tcp,
-        http=bounded(Pages(), crowd),
+        http=bounded(Pages(), clients),
         interface="asgi3",
         proxy_headers=False,
         lifespan="off",
@@ -90,7 +90,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     program = uvicorn.Server(config)
     program.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     task = asyncio.get_running_loop().create_task(program.serve(sockets=[listener, unix]))
-    server = Server(crowd, listener.getsockname()[1], tmp_path / "s")
+    server = Server(clients, listener.getsockname()[1], tmp_path / "s")
     async with asyncio.timeout(CEILING_S):
         while not program.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
             await asyncio.sleep(0.01)
@@ -138,7 +138,7 @@ async def test_connections_being_served_are_kept_and_new_ones_refused_at_once(
     newcomer, _ = await server.connect(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
     assert await newcomer.read(1) == b"" if not newcomer.exception() else True
     assert not any(reader.at_eof() for reader, _ in watchers)
-    assert repr(server.crowd) == "<Crowd [4 over TCP, 0 over the unix socket]>"
+    assert repr(server.clients) == "<Clients [4 over TCP, 0 over the unix socket]>"
 
 
 @pytest.mark.parametrize(
@@ -167,14 +167,14 @@ async def test_a_client_that_does_not_read_is_ended(server: Server, path: str) -
     if path == "/api/events":
         reader, _ = await server.connect(b"GET /api/events HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert b"200" in await reader.readline()
-        (watcher,) = server.crowd._inside[False]
+        (watcher,) = server.clients._inside[False]
         watcher.pause_writing()
         assert await ended(reader)
         return
     _, writer = await server.connect(b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     async with asyncio.timeout(CEILING_S):
-        while server.crowd._inside[False]:  # noqa: ASYNC110 - only the server's own writer shows it
+        while server.clients._inside[False]:  # noqa: ASYNC110 - only the server's own writer shows it
             await asyncio.sleep(0.02)
 
 
@@ -187,7 +187,7 @@ async def test_a_connection_that_is_used_again_stays(server: Server) -> None:
             pass
         assert await reader.readexactly(2) == b"xx"
         await asyncio.sleep(0.2)  # each less than the limit for a head, three of them more
-    assert repr(server.crowd) == "<Crowd [1 over TCP, 0 over the unix socket]>"
+    assert repr(server.clients) == "<Clients [1 over TCP, 0 over the unix socket]>"
 
 
 async def test_the_unix_socket_has_places_of_its_own(server: Server) -> None:

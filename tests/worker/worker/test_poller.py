@@ -16,7 +16,7 @@ from flowherd.ledger import Cell, Clock
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.worker.next_step import SOON_S
 from flowherd.worker.poll_batch_size import LEAST
-from flowherd.worker.poller import Mode, Poller
+from flowherd.worker.poller import Poller, PollMode
 from flowherd.worker.sibling_processes import Siblings
 
 
@@ -354,14 +354,14 @@ async def test_quiet_stops_polling_until_it_is_resumed() -> None:
     """Faults P7."""
     polling = Polling()
     await asyncio.sleep(1.0)
-    polling.poller.set_mode(Mode.QUIET)
+    polling.poller.set_mode(PollMode.QUIET)
     before = len(polling.polls)
     await asyncio.sleep(60.0)
     polling.poller.acknowledged("wf-1")
     await asyncio.sleep(60.0)
     assert len(polling.polls) == before
     assert polling.table.segment.clock(Clock.NEXT_POLL_AT) == 0
-    polling.poller.set_mode(Mode.POLLING)
+    polling.poller.set_mode(PollMode.POLLING)
     await asyncio.sleep(5.0)
     assert len(polling.polls) > before
 
@@ -374,7 +374,7 @@ async def test_a_poll_in_flight_is_awaited_at_a_stop_and_what_it_brings_is_taken
     asked = asyncio.Event()
     polling.engine.script("poll", asked.wait)
     await asyncio.sleep(0.01)
-    polling.poller.set_mode(Mode.STOPPING)
+    polling.poller.set_mode(PollMode.STOPPING)
     await asyncio.sleep(5.0)
     assert not polling.task.done()
     assert polling.poller.in_flight == polling.polls[0].worker_id
@@ -385,19 +385,21 @@ async def test_a_poll_in_flight_is_awaited_at_a_stop_and_what_it_brings_is_taken
     assert len(polling.polls) == 1
 
 
-@pytest.mark.parametrize("mode", [Mode.STOPPING, Mode.QUIET])
+@pytest.mark.parametrize("mode", [PollMode.STOPPING, PollMode.QUIET])
 @pytest.mark.parametrize(
     "error", [EngineUnavailable("status 503", retry_after_s=60.0), EngineMisconfigured("status 302")]
 )
 @virtual_time
-async def test_a_poll_that_waits_for_the_gate_is_not_made_any_more(error: EngineError, mode: Mode) -> None:
+async def test_a_poll_that_waits_for_the_gate_is_not_made_any_more(
+    error: EngineError, mode: PollMode
+) -> None:
     """It would claim work amid the drain, and the drain would wait for it."""
     polling = Polling()
     polling.engine.script("poll", error)
     await asyncio.sleep(1.0)
     polling.poller.set_mode(mode)
     await asyncio.sleep(0.01)
-    assert polling.task.done() == (mode is Mode.STOPPING)
+    assert polling.task.done() == (mode is PollMode.STOPPING)
     await asyncio.sleep(120.0)
     assert len(polling.polls) == 1
     assert polling.table.slots.held == 0
@@ -460,12 +462,12 @@ async def test_a_poll_that_gives_way_to_what_has_begun_is_not_made_once_there_is
     def pausing(now: float, *, is_roomy: bool) -> float:
         at = next_at(now, is_roomy=is_roomy)
         if at <= now:
-            asyncio.get_running_loop().call_soon(polling.poller.set_mode, Mode.QUIET)
+            asyncio.get_running_loop().call_soon(polling.poller.set_mode, PollMode.QUIET)
         return at
 
     policy.next_at = pausing  # type: ignore[method-assign]
     await asyncio.sleep(60.0)
-    assert polling.poller._mode is Mode.QUIET
+    assert polling.poller._mode is PollMode.QUIET
     assert len(polling.polls) == before
     polling.task.cancel()
 
@@ -473,8 +475,8 @@ async def test_a_poll_that_gives_way_to_what_has_begun_is_not_made_once_there_is
 @virtual_time
 async def test_stopping_is_final() -> None:
     polling = Polling()
-    polling.poller.set_mode(Mode.STOPPING)
-    polling.poller.set_mode(Mode.POLLING)
+    polling.poller.set_mode(PollMode.STOPPING)
+    polling.poller.set_mode(PollMode.POLLING)
     await polling.task
     assert polling.polls == []
 

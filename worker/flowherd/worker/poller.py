@@ -39,7 +39,7 @@ _NOTHING = Batch()
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Mode(Enum):
+class PollMode(Enum):
     """The current mode of the poller."""
 
     POLLING = "polling"
@@ -47,7 +47,7 @@ class Mode(Enum):
     STOPPING = "stopping"
 
 
-class _NotNow(Exception):
+class _NoReasonToPoll(Exception):
     """There is no longer a reason to poll, now that the circuit allows it."""
 
 
@@ -98,7 +98,7 @@ class Poller:
         self._segment = segment
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
         self._polls = 0
-        self._mode = Mode.POLLING
+        self._mode = PollMode.POLLING
         self._sleep: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_when_free = 0
@@ -110,11 +110,11 @@ class Poller:
         flight = f", {self.in_flight} in flight" if self.in_flight else ""
         return f"<Poller [{self._mode.value}, {self._polls} polls{flight}]>"
 
-    def set_mode(self, mode: Mode) -> None:
+    def set_mode(self, mode: PollMode) -> None:
         """Sets the mode; STOPPING is final. Withdraws a poll that still waits for the circuit."""
-        if self._mode is not Mode.STOPPING:
+        if self._mode is not PollMode.STOPPING:
             self._mode = mode
-        if self._mode is not Mode.POLLING and self._turn is not None and self.in_flight is None:
+        if self._mode is not PollMode.POLLING and self._turn is not None and self.in_flight is None:
             self._turn.cancel()
         self._wake()
 
@@ -139,8 +139,8 @@ class Poller:
 
     async def run(self) -> None:
         """Polls until the mode is STOPPING; returns when no poll is in flight."""
-        while self._mode is not Mode.STOPPING:
-            if self._mode is Mode.QUIET:
+        while self._mode is not PollMode.STOPPING:
+            if self._mode is PollMode.QUIET:
                 self._policy.pause()
                 await self._wait(math.inf, when_free=_NEVER)
                 continue
@@ -200,7 +200,7 @@ class Poller:
                 await self._circuit.through(self._poll_if_wanted)
         except EngineError:  # already logged where it happened, or by the circuit
             self._policy.failed(began_at)
-        except _NotNow:
+        except _NoReasonToPoll:
             return
 
     async def _revocable(self, turn: Coroutine[Any, Any, None]) -> None:
@@ -217,8 +217,8 @@ class Poller:
 
     async def _poll_if_wanted(self) -> None:
         wanted = self._wanted(self._policy.most)
-        if self._mode is not Mode.POLLING or not wanted or self._polls_wait():
-            raise _NotNow
+        if self._mode is not PollMode.POLLING or not wanted or self._polls_wait():
+            raise _NoReasonToPoll
         await self._poll(wanted)
 
     async def _poll(self, wanted: int) -> None:

@@ -17,7 +17,7 @@ from flowherd.ledger.crash_history import CrashHistory
 from flowherd.link.messages import Stopped, stopped
 from flowherd.worker.attempt_coordinator import Attempts
 from flowherd.worker.executor_choice import Executors
-from flowherd.worker.poller import Mode, Poller
+from flowherd.worker.poller import Poller, PollMode
 from flowherd.worker.reporter import Reporter
 from flowherd.worker.sibling_processes import Siblings
 
@@ -173,16 +173,16 @@ class Worker:
 
     def wait_for_order(self) -> None:
         """Neither polls nor adopts before the first order, `quiet` or `resume`."""
-        self._poller.set_mode(Mode.QUIET)
+        self._poller.set_mode(PollMode.QUIET)
 
     def quiet(self) -> None:
         """Stops polling; all other work goes on, also what a sibling had not begun when it died."""
-        self._poller.set_mode(Mode.QUIET)
+        self._poller.set_mode(PollMode.QUIET)
         self._segment.put(Cell.ADOPTS, self._order is None)
 
     def resume(self) -> None:
         """Starts or resumes polling."""
-        self._poller.set_mode(Mode.POLLING)
+        self._poller.set_mode(PollMode.POLLING)
         self._segment.put(Cell.ADOPTS, self._order is None)
 
     def drain(self, within_s: float, *, others_go_on: bool = False) -> None:
@@ -228,7 +228,7 @@ class Worker:
 
     async def _stop(self, polling: asyncio.Task[None]) -> Stopped:
         """Stops polling, waits for the poll, lets activities end and be reported, and requeues the rest."""
-        self._poller.set_mode(Mode.STOPPING)
+        self._poller.set_mode(PollMode.STOPPING)
         self._segment.put(Cell.ADOPTS, 0)
         self._environment.shutdown.request()
         if self.isolates is not None:
