@@ -181,10 +181,9 @@ class World:
             assert sum(process.phase is Phase.RUNNING for process in state.zygotes.processes) <= 1, (
                 "two zygotes fork"
             )
-            is_reload = state.rolling or state.zygotes.reloading
-            assert is_reload or state.zygotes.kept is None, (
-                "the zygote of an old version is kept after the reload"
-            )
+            if (kept := state.zygotes.kept) is not None:
+                new = [one for one in state.processes if one.maker > kept.incarnation]
+                assert not any(one.phase is Phase.RUNNING for one in new), "an old zygote is kept for nothing"
             for process in self.living.values():
                 homeless = process.index >= len(state.processes)
                 assert not homeless or self.was_told(process), (

@@ -58,10 +58,11 @@ def ask(page: str, key: str, *, admin: str | None, pid: int | None) -> tuple[str
     with open_admin(admin, pid) as client:
         try:
             reply = client.get(page)
-            document = reply.json() if reply.is_success else {}
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ValueError) as error:  # ValueError: a name that no host can have
             sys.stderr.write(f"flowherd: {where}: no answer: {error or type(error).__name__}\n")
             return None
+        try:
+            document = reply.json() if reply.is_success else {}
         except ValueError:
             document = {}
     if not isinstance(document, dict) or key not in document:
@@ -108,10 +109,20 @@ def endpoint(admin: str | None, pid: int | None) -> tuple[str, str | None]:
         case Path() as path:
             check_own(path)
             return "http://flowherd", str(path)
-        case Tcp(host, port):
-            return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", None
+        case Tcp(host, port) if _is_url(
+            url := f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        ):
+            return url, None
         case _:
             raise ConfigurationError(f"--admin {admin}: should be HOST:PORT or unix:PATH")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        httpx.URL(text)
+    except (httpx.InvalidURL, UnicodeError):
+        return False
+    return True
 
 
 def find_hosts() -> list[Found]:

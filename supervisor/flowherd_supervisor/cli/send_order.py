@@ -65,9 +65,10 @@ def reload(where: Where, *, wait: bool, timeout_s: float | None) -> int:
     The code is then 0, 2 for settings that cannot be applied, 3 for an app that does not boot, 1 after `timeout_s`.
     """
     with open_admin(where.admin, where.pid, to_steer=True) as client:
+        give_up_at = _deadline(timeout_s)
         if not wait:
             return _give(client, where, "reload", {})
-        wanted = _Reload(client, where, _deadline(timeout_s))
+        wanted = _Reload(client, where, give_up_at)
         if (code := wanted.outcome()) == Exit.CLEAN:
             sys.stdout.write(f"{_replaced(client)}\n")
         return code

@@ -166,6 +166,8 @@ def _crashed(
         rolling_replacement.successor_failed(transition, process, predecessor)
         startup.start_waiting(transition)  # the old version may fork again
         return
+    rolling_replacement.first_failed(transition, process)
+    startup.start_waiting(transition)
     in_row = process.short_in_row + 1 if short else 0
     wait_s = policy.wait_s(in_row, since_start_s=transition.now - process.started_at, rng=transition.rng)
     transition.retry_in(replace(process, short_in_row=in_row, restarts=process.restarts + 1), wait_s)

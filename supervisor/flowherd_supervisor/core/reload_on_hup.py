@@ -33,9 +33,9 @@ def _begin(transition: Transition, plan: Plan) -> None:
     if transition.state.mode is not Mode.SERVING:
         transition.note("reload_refused", Level.WARNING, reason="the host is stopping")
         return
-    transition.state = replace(transition.state, rolling=())
     plan = rolling_replacement.with_scale_kept(transition, plan)
     transition.note("reloading", processes=plan.workers, concurrency=plan.concurrency)
+    transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, reloading=True))
     rolling_replacement.resize(transition, plan)
     if plan.preload is Preload.NEVER:
         transition.state = replace(
@@ -45,14 +45,14 @@ def _begin(transition: Transition, plan: Plan) -> None:
         startup.start_waiting(transition)
         rolling_replacement.begin(transition, range(plan.processes))
         return
-    transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, reloading=True))
     stops.end_zygotes(transition, {Phase.STARTING, Phase.BACKOFF})
     transition.spawn(ProcessState(ZYGOTE))
 
 
 def failed(transition: Transition, reason: str, report: str = "") -> None:
-    """Ends a reload whose version does not import."""
-    rolling_replacement.fall_back(transition)
+    """Ends a reload whose version does not import; one that it has interrupted goes on."""
     transition.note("reload_failed", Level.ERROR, report, reason=reason, note=rolling_replacement.OLD_GOES_ON)
     transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, reloading=False))
     startup.start_waiting(transition)
+    if transition.state.rolling:
+        rolling_replacement.go_on(transition)

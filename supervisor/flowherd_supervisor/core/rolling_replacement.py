@@ -89,8 +89,8 @@ def resize(transition: Transition, plan: Plan) -> None:
 
 def go_on(transition: Transition) -> None:
     """Replaces the next process of a reload; one that is not running starts with the new version anyway."""
-    if transition.state.zygotes.awaited:
-        return  # its Ready leads here again
+    if transition.state.zygotes.awaited or transition.state.zygotes.reloading:
+        return  # its Ready leads here again, or the failure of a second reload
     while transition.state.rolling:
         process = transition.state.processes[transition.state.rolling[0]]
         if process.phase is Phase.RUNNING:
@@ -99,8 +99,8 @@ def go_on(transition: Transition) -> None:
         if process.phase is Phase.STARTING:
             return  # it may have the old version; its Ready leads here again
         transition.state = replace(transition.state, rolling=transition.state.rolling[1:])
-    stops.end_zygotes(transition, {Phase.DRAINING})
-    transition.note("reloaded")
+    if transition.state.zygotes.kept is None:
+        transition.note("reloaded")
 
 
 def supersede(transition: Transition, process: ProcessState, cause: str) -> None:
@@ -120,11 +120,20 @@ def succeeded(transition: Transition, process: ProcessState) -> None:
     predecessor = transition.state.predecessor(process)
     if predecessor is not None:
         retire(transition, predecessor)
+    if is_first := _is_of_new_version(transition, process):
+        stops.end_zygotes(transition, {Phase.DRAINING})
     if transition.state.rolling[:1] == (process.number,):
         if predecessor is not None:
-            stops.end_zygotes(transition, {Phase.DRAINING})  # the new version starts
             transition.state = replace(transition.state, rolling=transition.state.rolling[1:])
         go_on(transition)
+    elif is_first and not transition.state.rolling:
+        go_on(transition)  # no process ran when the reload began
+
+
+def _is_of_new_version(transition: Transition, process: ProcessState) -> bool:
+    """True if the zygote of the old version is still kept, and a later one has forked this process, or none has."""
+    kept = transition.state.zygotes.kept
+    return kept is not None and (process.maker == 0 or process.maker > kept.incarnation)
 
 
 def successor_failed(transition: Transition, process: ProcessState, predecessor: ProcessState) -> None:
@@ -145,13 +154,28 @@ def successor_failed(transition: Transition, process: ProcessState, predecessor:
     )
 
 
+def first_failed(transition: Transition, process: ProcessState) -> None:
+    """Ends a reload whose first process does not start, and has no predecessor any more."""
+    if process.ready_at is None and _is_of_new_version(transition, process):
+        fall_back(transition)
+        transition.state = replace(transition.state, rolling=())
+        transition.note("reload_failed", Level.ERROR, process=process.number, note=OLD_GOES_ON)
+
+
 def fall_back(transition: Transition) -> bool:
     """Lets the zygote of the old version fork again, if it is still kept; returns True if it is."""
     kept = transition.state.zygotes.kept
     if kept is None:
         return False
-    stops.end_zygotes(transition, {Phase.STARTING, Phase.RUNNING, Phase.BACKOFF})
+    is_next_coming = transition.state.zygotes.reloading
+    stops.end_zygotes(
+        transition, {Phase.RUNNING} if is_next_coming else {Phase.STARTING, Phase.RUNNING, Phase.BACKOFF}
+    )
+    for process in transition.state.workers:
+        if process.phase is Phase.STARTING and _is_of_new_version(transition, process):
+            transition.kill(process, "its version does not start")
     transition.put(kept.with_phase(Phase.RUNNING))
+    transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, wanted=True))
     return True
 
 

@@ -49,7 +49,7 @@ def reason_of(note: Note) -> str:
 
 def say_end(code: int, reason: str) -> None:
     """Writes the last line of a host's log, with its exit code."""
-    reason = reason or _REASONS.get(Exit(code), "")
+    reason = _REASONS.get(Exit(code), reason)  # a failed reload before a clean end is no reason for it
     levels = {Exit.CLEAN: logging.INFO, Exit.RELEASED: logging.WARNING}
     log.log(levels.get(Exit(code), logging.ERROR), "ended", code=int(code), reason=reason)
 

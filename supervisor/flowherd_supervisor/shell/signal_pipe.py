@@ -53,9 +53,10 @@ class SignalPipe:
 
     def ignore(self) -> None:
         """Ignores the signals from now on, to the end of the program; CHLD stays, since what still runs is reaped."""
-        for number, _ in self._before:
-            if number != signal.SIGCHLD:
-                signal.signal(number, signal.SIG_IGN)
+        numbers = {number for number, _ in self._before} - {signal.SIGCHLD}
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # none may arrive in between
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
 
     def close(self) -> None:
         """Restores the previous handlers and closes the pipe."""

@@ -110,6 +110,9 @@ SLIPS = [
     Slip("status --admin ::1:9", "--admin ::1:9", "no answer", code=1),
     Slip("status --admin [::1]:9", "--admin [::1]:9", "no answer", code=1),
     Slip("status --admin 127.0.0.1:²", "--admin 127.0.0.1:²", "HOST:PORT or unix:PATH"),
+    Slip("status --admin [::1", "--admin [::1", "HOST:PORT or unix:PATH"),
+    Slip("status --admin \udcff:1", "--admin", "HOST:PORT or unix:PATH"),
+    Slip("status --admin a..b:80", "--admin a..b:80", "no answer", code=1),
     Slip("status --admin off", "--admin off", "HOST:PORT or unix:PATH"),
     # ctl
     Slip("ctl scale", "N", "flowherd ctl scale --help"),

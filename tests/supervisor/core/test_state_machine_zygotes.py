@@ -322,6 +322,40 @@ def test_c20_a_version_whose_first_process_does_not_start_leaves_the_old_one_to_
     assert Kill(ZYGOTE, 1) in brain.hears(forked(0, 3), ready(0, 3)), "the new version starts"
 
 
+def test_c20_the_old_version_is_forked_again_though_its_process_died_while_the_successor_started() -> None:
+    brain = zygoteed(2).serve_from_zygote()
+    brain.hears(reload(brain), forked(ZYGOTE, 2), ready(ZYGOTE, 2), forked(0, 2))
+    brain.hears(exited(0, status=SIGKILLED), boot_failed(0, 2))
+    orders = brain.hears(exited(0, 2, status=EXITED_3))
+    assert Kill(ZYGOTE, 2) in orders
+    assert brain.said("reload_failed") == 1
+    orders += brain.at(30.0)
+    assert [order.zygote for order in orders if isinstance(order, Spawn)] == [1]
+
+
+def test_c20_a_second_reload_that_fails_lets_the_first_one_go_on() -> None:
+    """Otherwise both versions would stay."""
+    brain = zygoteed(2).serve_from_zygote()
+    brain.hears(reload(brain), forked(ZYGOTE, 2), ready(ZYGOTE, 2), forked(0, 2))
+    brain.hears(reload(brain), forked(ZYGOTE, 3))
+    assert Kill(ZYGOTE, 1) in brain.hears(ready(0, 2), exited(0, status=0))
+    assert Spawn(1, 2, 0, zygote=2) in brain.hears(boot_failed(ZYGOTE, 3))
+    brain.hears(forked(1, 2), ready(1, 2))
+    assert (brain.said("reload_failed"), brain.said("reloaded")) == (1, 1)
+
+
+def test_a_reload_of_a_host_whose_process_waits_to_start_again_ends_when_one_has_started() -> None:
+    """It may be the crash that the new version mends."""
+    brain = zygoteed(1).serve_from_zygote()
+    brain.hears(exited(0, status=SIGKILLED), forked(0, 2), exited(0, 2, status=SIGKILLED))
+    brain.hears(reload(brain), forked(ZYGOTE, 2), ready(ZYGOTE, 2))
+    assert brain.said("reloaded") == 0
+    [spawned] = [order for order in brain.at(30.0) if isinstance(order, Spawn)]
+    assert spawned.zygote == 2
+    brain.hears(forked(0, spawned.incarnation), ready(0, spawned.incarnation))
+    assert brain.said("reloaded") == 1
+
+
 def test_the_old_zygote_is_kept_through_a_second_reload_before_a_process_of_the_first_was_ready() -> None:
     brain = zygoteed(2).serve_from_zygote()
     brain.hears(reload(brain), forked(ZYGOTE, 2), ready(ZYGOTE, 2), forked(0, 2))
