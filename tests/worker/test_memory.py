@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from flowherd.memory import forget_zeros
+from flowherd.event_loop import forget_zeros
 from flowherd.procfs import resident_bytes, stat_fields
 
 _OWN_LOOP = """

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import resource
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
 from flowherd.errors import ConfigurationError
-from flowherd.memory import forget_zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
+
+_PAGE_BYTES = resource.getpagesize()
+_ZEROS = bytes(_PAGE_BYTES)
+_MADV_DONTNEED = 4
+_libc = ctypes.CDLL(None)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,6 +41,29 @@ def _lean(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
     """Returns the loop, after releasing its zeroed receive buffer of 256 KB, which may never be used."""
     forget_zeros(loop, type(loop).__basicsize__)
     return loop
+
+
+def forget_zeros(holder: object, size: int) -> int:
+    """Releases the first run of pages of a new object that hold only zeros; they would read as zeros again.
+
+    Args:
+        holder: an object that no other thread uses yet.
+        size: its size in bytes.
+
+    Returns:
+        The number of bytes released.
+
+    """
+    first = -(-id(holder) // _PAGE_BYTES) * _PAGE_BYTES
+    end = (id(holder) + size) // _PAGE_BYTES * _PAGE_BYTES
+    while first < end and ctypes.string_at(first, _PAGE_BYTES) != _ZEROS:
+        first += _PAGE_BYTES
+    last = first
+    while last < end and ctypes.string_at(last, _PAGE_BYTES) == _ZEROS:
+        last += _PAGE_BYTES
+    if last == first or _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_DONTNEED):
+        return 0
+    return last - first
 
 
 def run_to_the_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HANG_MARGIN_S = 0.5  # the worker itself reports at limit + grace: a loop that still runs must be first
 KEEPER_LATE_S = 2.0
-IDLE_KEEPER_LATE_S = 10.0  # without a lease only pages and orders wait for it; looks are seldom then
+IDLE_KEEPER_LATE_S = 10.0  # without a lease only pages and orders wait for it, and scans are rare
 KEEPER_LATE_AT_LEAST_S = 1.0  # a scan may take this long under load
 
 

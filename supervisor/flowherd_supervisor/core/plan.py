@@ -8,7 +8,7 @@ from enum import Enum
 from flowherd_supervisor.core.restart_backoff import RestartPolicy
 from flowherd_supervisor.core.slot_shares import split
 
-ROOM_FOR = 64  # room for scaling up later
+ROOM_AT_LEAST = 64  # room for scaling up later
 
 
 class Preload(Enum):
@@ -45,7 +45,7 @@ class Plan:
     cancel_grace_s: float = 5.0
     max_tasks_per_child: int | None = None
     max_memory_mb_per_child: int | None = None
-    most_processes: int = ROOM_FOR
+    most_processes: int = ROOM_AT_LEAST
     burst_idle_s: float | None = None
     preload: Preload = Preload.NEVER
     threads: int | None = None

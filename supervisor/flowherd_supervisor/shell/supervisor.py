@@ -62,7 +62,7 @@ class Supervisor:
         ledger: the table that all processes share.
         wakeups: wake the keeper and the workers.
         host: recipes for processes, and settings read again.
-        inbox: signals since the host began; whoever made it closes it.
+        inbox: the signals since the host began; its maker closes it, or ignores all further signals.
         now: returns monotonic seconds.
 
     """
