@@ -109,6 +109,13 @@ class Notifier:
             most=state.plan.most,
             configured=state.configured,
             threads=state.plan.threads is not None,
+            moved={
+                name: messages.Move(one.place, one.longest_s)
+                for name, one in state.blockers.items()
+                if one.is_moved
+            },
+            kept=tuple(sorted(state.kept)),
+            moves=dict(state.moves),
         )
         if self._missed_by_keeper:
             self._missed_by_keeper = False

@@ -32,7 +32,7 @@ from flowherd.transport.direct_transport import DirectTransport
 from flowherd.transport.transport import MAX_REPLY_BYTES, HttpxTransport, Reply, Transport, new_client
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Collection, Coroutine
 
     from flowherd.activities_and_outcomes import Completed, Failed, Usage
     from flowherd.client.bearer_tokens import TokenSource
@@ -54,7 +54,7 @@ def connect(
     tokens: TokenSource | None,
     *,
     connections: int,
-    undecoded: frozenset[str] = frozenset(),
+    undecoded: Collection[str] = frozenset(),
 ) -> KruxiaEngine:
     """Returns an engine client for `config.api_url`; without `tokens` it sends no Authorization header (§2.2)."""
     return KruxiaEngine(
@@ -96,7 +96,7 @@ class KruxiaEngine:
         api_url: str = "",
         max_reply_mb: int = 256,
         anonymous: bool = False,
-        undecoded: frozenset[str] = frozenset(),
+        undecoded: Collection[str] = frozenset(),
     ) -> None:
         self._transport = transport
         self._api_url = api_url

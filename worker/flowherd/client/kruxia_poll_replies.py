@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -14,6 +14,9 @@ import structlog
 from flowherd.activities_and_outcomes import Activity
 from flowherd.client.engine_protocol import Batch, Undecodable
 from flowherd.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _SHORTEST_LEASE_S, _LONGEST_LEASE_S = 1.0, 7 * 86_400.0
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")  # ids become parts of URL paths
@@ -73,7 +76,7 @@ def _all_sound(body: bytes, worker_id: str) -> list[Activity] | None:
     ]
 
 
-def decode_batch(body: bytes, worker_id: str, undecoded: frozenset[str] = frozenset()) -> Batch:
+def decode_batch(body: bytes, worker_id: str, undecoded: Collection[str] = frozenset()) -> Batch:
     """Decodes a poll reply; its `count` is ignored (faults.md E20).
 
     Args:
@@ -116,7 +119,7 @@ class _Named(msgspec.Struct):
     activity_name: Any = None
 
 
-def _opened(body: bytes, undecoded: frozenset[str]) -> list[Any]:
+def _opened(body: bytes, undecoded: Collection[str]) -> list[Any]:
     """Decodes the items of a reply, except the parameters of activities in `undecoded`."""
     items: list[Any] = []
     for raw in msgspec.json.decode(body, type=_Reply).activities:

@@ -68,10 +68,11 @@ class CredentialsRefused(Message, frozen=True):
 
 
 class Asked(Message, frozen=True):
-    """The keeper received `scale`, `reload`, `quiet`, `resume`, `drain` or `stacks` on its admin socket."""
+    """The keeper received `scale`, `reload`, `quiet`, `resume`, `drain`, `stacks` or `keep` on its admin socket."""
 
     order: str
     processes: int = 0
+    activity: str = ""
 
 
 class NeedIsolate(Message, frozen=True):
@@ -84,6 +85,26 @@ class KillIsolate(Message, frozen=True):
     """A worker requests that its isolate's process group be killed."""
 
     key: int
+
+
+class LoopBlocked(Message, frozen=True):
+    """A worker reports a run that occupies its loop: once while it lasts, if it is seen then, and once when it is over.
+
+    `seconds` is the time in one step, `cpu_share` the share of a CPU that this took.
+    """
+
+    name: str
+    place: str
+    seconds: float
+    cpu_share: float
+    is_over: bool
+
+
+class MoveFailed(Message, frozen=True):
+    """A worker can get no isolate for a moved activity, and runs it on the loop again."""
+
+    name: str
+    reason: str
 
 
 class Forked(Message, frozen=True):
@@ -136,6 +157,13 @@ class Release(Message, frozen=True):
     """Requeue everything within `within_s` seconds and exit."""
 
     within_s: float
+
+
+class SetMoved(Message, frozen=True):
+    """Run these activities in isolates, with their measured share of a CPU, and keep those on the loop."""
+
+    moved: dict[str, float]
+    kept: tuple[str, ...] = ()
 
 
 class DumpStacks(Message, frozen=True):
@@ -193,11 +221,18 @@ class IsolateReaped(Message, frozen=True):
     pid: int
 
 
+class Move(msgspec.Struct, frozen=True):
+    """A moved activity: where it blocked the loop, and for how many seconds."""
+
+    place: str
+    blocked_s: float
+
+
 class SupervisorState(Message, frozen=True):
     """To the keeper, for `status`: the supervisor's state.
 
     `threads`: True when all workers share one process. `configured`: the number of processes in the settings; `wanted`
-    is the number after scaling.
+    is the number after scaling. `moves`: how often each activity was moved, which never decreases.
     """
 
     state: str
@@ -209,6 +244,9 @@ class SupervisorState(Message, frozen=True):
     most: int = 0
     threads: bool = False
     configured: int = 0
+    moved: dict[str, Move] = {}
+    kept: tuple[str, ...] = ()
+    moves: dict[str, int] = {}
 
 
 class Noted(Message, frozen=True):
@@ -228,8 +266,19 @@ class Finish(Message, frozen=True):
 
 FromWorker = NeedIsolate | KillIsolate
 FromZygote = Forked | ForkFailed
-Upward = Ready | Serves | BootFailed | Stopped | CredentialsRefused | Asked | FromWorker | FromZygote
-ToWorker = SetSlots | DumpStacks | Quiet | Resume | Drain | Release | IsolateStarted | IsolateEnded
+Upward = (
+    Ready
+    | Serves
+    | BootFailed
+    | Stopped
+    | CredentialsRefused
+    | Asked
+    | FromWorker
+    | LoopBlocked
+    | MoveFailed
+    | FromZygote
+)
+ToWorker = SetSlots | SetMoved | DumpStacks | Quiet | Resume | Drain | Release | IsolateStarted | IsolateEnded
 ToKeeper = WatchChild | WatchIsolate | IsolateReaped | SupervisorState | Serves | Noted | Finish
 Downward = ToWorker | Fork | ToKeeper
 

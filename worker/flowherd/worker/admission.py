@@ -88,6 +88,10 @@ class Admission:
             attempt.is_alone = not attempt.is_apart
         return attempt
 
+    def rivals(self, name: str) -> Collection[str]:
+        """See `Catalog.rivals`."""
+        return self._catalog.rivals(name)
+
     def note_started(self, name: str) -> None:
         """Notes that an activity of this name has started here, so that it is no longer unknown."""
         if name not in self._started and self._catalog.runs_on_loop(name):

@@ -339,9 +339,13 @@ class AttemptTable:
         if not is_detached:
             self._records.follow(attempt)
 
+    def _begun_at(self, name: str) -> float:
+        """Returns the start of the newest running attempt that took a permit of the same pool (monotonic seconds)."""
+        return max(map(self._records.begun_at, self._admission.rivals(name)), default=0.0)
+
     def _not_begun(self, attempt: Attempt, now: float) -> None:
         """Warns once; requeues when no progress explains the wait."""
-        overdue = self.backlog.overdue(attempt, now, self._records.begun_at)
+        overdue = self.backlog.overdue(attempt, now, self._begun_at)
         if overdue.is_new:
             self._commands.append(WarnNotBegun(attempt, overdue.waited_s, overdue.reason))
         if overdue.is_over:

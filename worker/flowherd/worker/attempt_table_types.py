@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from flowherd.activities_and_outcomes import Activity, Failed
     from flowherd.attempt_ids import AttemptIds
@@ -109,6 +109,10 @@ class Catalog(Protocol):
 
     def runs_on_loop(self, name: str) -> bool:
         """True when the activity's handler runs on the event loop."""
+        ...
+
+    def rivals(self, name: str) -> Collection[str]:
+        """Returns the activities that need permits of the same pool as this one, itself among them."""
         ...
 
 

@@ -139,7 +139,7 @@ class Backlog:
         """Returns the reason why an attempt has not begun, for logs and status."""
         if attempt.pair == ADMITTED:
             if attempt in self._wait_for_permits:
-                return "others of its name have all permits (max_concurrent)"
+                return "others have all permits: those of its max_concurrent, or of the CPUs for moved activities"
             return "it has a slot, but its loop, thread or isolate has not begun it"
         if not self._slots.is_any_free:
             return "all slots are taken"

@@ -22,9 +22,10 @@ from flowherd.worker.reporter import Reporter
 from flowherd.worker.sibling_processes import Siblings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from flowherd.client.engine_protocol import Engine
+    from flowherd.execution.moved import MovedActivities
     from flowherd.execution.run_environment import RunEnvironment
     from flowherd.isolates.isolate_pool import Isolates
     from flowherd.ledger import Segment
@@ -70,6 +71,7 @@ class SharedHost:
         offers: the keeper's offers for adoption, None for a worker without a keeper.
         siblings: the host's other processes, None for a worker that is alone.
         isolates: the isolates for activities with offload="process", None if there are none.
+        moved: the activities that were moved to isolates, None where nothing moves.
         rouse_keeper: called once the ledger has claims that the keeper may not have seen, with the shortest lease.
         polls_wait: True when a poll could take what this host still holds (`PollHold`).
 
@@ -81,6 +83,7 @@ class SharedHost:
     offers: Offers | None = None
     siblings: Siblings | None = None
     isolates: Isolates | None = None
+    moved: MovedActivities | None = None
     rouse_keeper: Callable[[float], None] = _nothing
     polls_wait: Callable[[], bool] = _never
 
@@ -113,7 +116,8 @@ class Worker:
         self.isolates, circuit = host.isolates, Circuit()
         self._segment, self._environment = writer.segment, environment
         self._threads = ThreadPool(config.concurrency)
-        self._executors = Executors(registry, config, self._threads, environment, host.isolates)
+        self._moved = host.moved
+        self._executors = Executors(registry, config, self._threads, environment, host.isolates, host.moved)
         self._reporter = reporter = Reporter(
             engine,
             circuit,
@@ -170,6 +174,11 @@ class Worker:
             self.isolates.resize(usable)
         self._segment.put(Cell.LIMIT, limit)
         self._segment.put(Cell.LIMIT_APPLIED, n)
+
+    def set_moved(self, shares: Mapping[str, float], kept: Collection[str]) -> None:
+        """Sets which activities run in isolates because they block the loop, and which are kept on it."""
+        if self._moved is not None:
+            self._moved.set(shares, kept)
 
     def wait_for_order(self) -> None:
         """Neither polls nor adopts before the first order, `quiet` or `resume`."""

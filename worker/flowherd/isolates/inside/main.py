@@ -23,7 +23,7 @@ from flowherd.activities_and_outcomes import Completed, Failed, Result
 from flowherd.errors import LifespanFailed
 from flowherd.event_loop import new_loop
 from flowherd.execution import lifespan
-from flowherd.execution.activity_costs import WholeProcess
+from flowherd.execution.activity_costs import Taken, WholeProcess
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.execution.run_environment import RunEnvironment, ShutdownSignal
 from flowherd.exit_codes import Exit
@@ -252,7 +252,7 @@ class ActivityLoop:
             return copy_context().run(invoke_sync, definition, state)  # nobody sees another one's variables
 
 
-def _ended(outcome: Completed | Failed, taken: tuple[float, float, int]) -> tuple[Ended, bytes]:
+def _ended(outcome: Completed | Failed, taken: Taken) -> tuple[Ended, bytes]:
     """The message that says how it ended, and the output."""
     cost_usd, usage = bounded(outcome.cost_usd, outcome.usage, MAX_USAGE_BYTES)
     if isinstance(outcome, Completed):
