@@ -126,7 +126,7 @@ class Isolates:
 
     segment: Any = None  # not needed by these tests
 
-    def tell(self, outlet: Any) -> None:
+    def tell(self, outlet: Any, runs_elsewhere: Any = None) -> None:
         self._outlet = outlet
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:

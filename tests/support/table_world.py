@@ -104,6 +104,9 @@ class FakeCatalog:
     def runs_on_loop(self, name: str) -> bool:
         return name != "thread"
 
+    def rivals(self, name: str) -> tuple[str, ...]:
+        return (name,)
+
 
 class FakeProfile:
     """A profile in which one activity blocks."""

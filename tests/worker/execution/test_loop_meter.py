@@ -30,7 +30,7 @@ async def run(meter: LoopMeter, work: object, name: str = "job", tag: int = 7) -
 
 async def stepped(meter: LoopMeter, work: object, name: str = "job", tag: int = 7) -> None:
     """As the executor steps a handler."""
-    whose = SimpleNamespace(index=tag - 1, activity=SimpleNamespace(name=name))
+    whose = SimpleNamespace(index=tag - 1, sequence=1, activity=SimpleNamespace(name=name))
     await Steps(work, meter, whose, meter.sample_of(name))  # type: ignore[arg-type]
 
 
@@ -143,7 +143,7 @@ async def test_exceptions_and_cancellations_pass_through_unchanged() -> None:
 async def test_the_watchdog_names_the_line_that_blocks_and_counts_each_step_once() -> None:
     """C11: the first frame outside the standard library and installed packages."""
     meter, found = LoopMeter(), []
-    watchdog = Watchdog(meter, threading.get_ident(), lambda _: found.append(1))
+    watchdog = Watchdog(meter, lambda _: found.append(1))
     places: list[str | None] = []
 
     async def blocks() -> None:

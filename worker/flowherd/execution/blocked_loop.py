@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from flowherd.execution.loop_meter import LongStep, LoopMeter
     from flowherd.execution.occupancy import Reading
-    from flowherd.worker.attempt import Attempt
 
 BLOCKED_S = 0.25  # a step this long is logged
 _LOOK_EVERY_S = 0.05
@@ -179,36 +178,35 @@ class Watchdog:
         if kept_s < OCCUPIES_S:
             return None
         place = place_of(sys._current_frames().get(self._loop_thread))  # noqa: SLF001 - documented
-        self._tell(attempt, place, kept_s, self._before, reading, is_over=False)
-        return self._log(place, since) if kept_s >= BLOCKED_S else None
+        share = cpu_share(self._before, reading, kept_s)
+        self._tell(attempt.sequence, Occupied(attempt.activity.name, place, kept_s, share, is_over=False))
+        return self._log(attempt.activity.name, place, since) if kept_s >= BLOCKED_S else None
 
     def _judge_ended(self, step: LongStep, reading: Reading) -> None:
         before = self._before if step.began == self._since else self._last
         kept_s = self._occupied_s(before, reading, step.ended - step.began)
-        if step.attempt is not None and (kept_s >= OCCUPIES_S or self._told.get(step.attempt.sequence)):
-            self._tell(step.attempt, "", kept_s, before, reading, is_over=True)
+        if kept_s >= OCCUPIES_S or self._told.get(step.run):
+            share = cpu_share(before, reading, kept_s)
+            self._tell(step.run, Occupied(step.name, "", kept_s, share, is_over=True))
 
     def _occupied_s(self, before: Reading, reading: Reading, length_s: float) -> float:
         beside_threads = bool(self._meter.in_threads)
         return occupied_s(before, reading, length_s, beside_threads=beside_threads)
 
-    def _tell(
-        self, attempt: Attempt, place: str, kept_s: float, before: Reading, after: Reading, *, is_over: bool
-    ) -> None:
-        """Tells of a run twice at most."""
-        run = attempt.sequence
-        if run in self._told:
-            if not is_over or not self._told[run]:
-                return
-            place, self._told[run] = self._told[run], ""
-        else:
+    def _tell(self, run: int, found: Occupied) -> None:
+        """Tells of a run twice at most: while it lasts, and at its end."""
+        if run not in self._told:
             if len(self._told) >= _RUNS_REMEMBERED:
                 self._told.clear()
-            self._told[run] = "" if is_over else place
-        share = cpu_share(before, after, kept_s)
-        self._occupied(Occupied(attempt.activity.name, place, kept_s, share, is_over))
+            self._told[run] = "" if found.is_over else found.place
+        elif found.is_over and (place := self._told[run]):
+            self._told[run] = ""
+            found = found._replace(place=place)
+        else:
+            return
+        self._occupied(found)
 
-    def _log(self, place: str, since: float) -> str | None:
+    def _log(self, name: str, place: str, since: float) -> str | None:
         if since == self._logged_since:
             return None
         self._logged_since = since
@@ -221,7 +219,7 @@ class Watchdog:
                 place=place,
                 longer_than_s=BLOCKED_S,
                 times=self.places[place],
-                **{"name": self._meter.name, **self._ids()},
+                **{"name": name, **self._ids()},
             )
         return place
 

@@ -35,7 +35,7 @@ class LongStep(NamedTuple):
     name: str
     began: float
     ended: float
-    attempt: Attempt | None = None
+    run: int = 0  # the sequence of its record
 
 
 class LoopMeter:
@@ -47,7 +47,7 @@ class LoopMeter:
 
     Attributes:
         since: the start of the current step in `perf_counter` seconds, 0 between steps; read by the watchdog's thread.
-        attempt: the attempt of the current step, or of the last one; read by the watchdog's thread.
+        attempt: the attempt of the current step, None between steps; read by the watchdog's thread.
         busy_s: the total of seconds that handlers have occupied the loop.
         last_long: the latest step of `LONG_STEP_S` or longer; read by the watchdog's thread.
         occupying: ended steps of `OCCUPIES_S` or longer, for the watchdog's thread to judge.
@@ -174,7 +174,7 @@ class LoopMeter:
 
     @property
     def name(self) -> str:
-        """The activity of the current step, or of the last one."""
+        """The activity of the current step, "" between steps."""
         return "" if self.attempt is None else self.attempt.activity.name
 
     def enter(self, attempt: Attempt) -> float:
@@ -192,14 +192,17 @@ class LoopMeter:
         if length_s >= LONG_STEP_S:
             self._note_long_step(began, now)
         self.since = 0.0
+        self.attempt = None
         self._mark(0)
         if length_s >= BLOCKER_S and self.on_long_step is not None:
             self.on_long_step(length_s)
         return length_s
 
     def _note_long_step(self, began: float, now: float) -> None:
-        name = self.name
-        self.last_long = step = LongStep(name, began, now, self.attempt)
+        attempt = self.attempt
+        assert attempt is not None
+        name = attempt.activity.name
+        self.last_long = step = LongStep(name, began, now, attempt.sequence)
         if now - began >= OCCUPIES_S:
             self.occupying.append(step)
         if (measure := self._measures.get(name)) is not None:
