@@ -552,13 +552,6 @@ MUTATIONS = (
         + "::test_one_at_a_time_means_one_on_the_whole_host_also_when_its_process_is_killed",
     ),
     Mutation(
-        "a courtesy is used once by each name",
-        WORKER + "worker/admission.py",
-        "until = self._courtesy_until.setdefault(name, now + COURTESY_S)",
-        "until = now + COURTESY_S",
-        UNIT + "worker/test_admission_starves_nobody.py::test_a_courtesy_is_asked_for_once_by_name_and_ends",
-    ),
-    Mutation(
         "a wait that nothing explains ends",
         WORKER + "worker/backlog.py",
         "return Overdue(waited_s, self.reason(attempt, now), is_new, limit_at <= now)",

@@ -113,9 +113,6 @@ class FakeProfile:
 
     busy_mean_s = 0.0
 
-    def blocks(self, name: str) -> bool:
-        return name == "heavy"
-
 
 class FakeHistory:
     """Ids of activities with which a process has died."""
@@ -233,7 +230,7 @@ class World:
         batch = [
             activity_of(f"a{n}", NAMES[n % 4], f"w-{self.polls}", self.rng.choice((None, 1.0))) for n in ids
         ]
-        self.perform(self.table.polled(reserved, batch, asked_at=self.now - 0.1, now=self.now))
+        self.perform(self.table.polled(reserved, batch, asked_at=self.now - 0.1))
 
     def first_step(self) -> None:
         for attempt in self.started:
@@ -263,7 +260,7 @@ class World:
         if attempt in self.begun:
             self.begun.remove(attempt)
         was_open = attempt.is_held and attempt.cancel_reason is None
-        commands = self.table.finished(attempt, outcome, self.now)
+        commands = self.table.finished(attempt, outcome)
         if was_open and isinstance(outcome, Completed):
             assert attempt.outcome is outcome
             self.successes[attempt] = attempt.id
@@ -275,7 +272,7 @@ class World:
             if attempt.claim is Claim.REPORTING:
                 self.delivered[attempt, "delivered"] += 1
                 self.successes.pop(attempt, None)
-            self.perform(self.table.delivered(attempt, Ending.COMPLETED, self.now))
+            self.perform(self.table.delivered(attempt, Ending.COMPLETED))
 
     def beat_409(self) -> None:
         owed = self.table.owed()
@@ -309,7 +306,7 @@ class World:
     def resize_to(self, limit: int) -> None:
         self.limit = limit
         self.in_use = max(self.in_use, limit)  # slots that the host charges this worker from now on
-        self.perform(self.table.resized(limit, self.now))
+        self.perform(self.table.resized(limit))
 
     def reject_ends(self) -> None:
         if self.rejects:

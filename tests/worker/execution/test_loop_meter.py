@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from flowherd.execution.blocked_loop import BLOCKED_S, Watchdog
-from flowherd.execution.loop_meter import BLOCKER_S, LIGHT_S, LoopMeter
+from flowherd.execution.loop_meter import LIGHT_S, LoopMeter
 from flowherd.execution.on_loop import Steps
 
 
@@ -49,23 +49,6 @@ async def test_the_mark_stands_only_for_the_length_of_each_step() -> None:
     assert marks.seen == [7, 0, 7, 0]
 
 
-async def test_only_what_keeps_the_loop_is_a_blocker() -> None:
-    """Long waits are no long steps."""
-    meter = LoopMeter()
-
-    async def waits() -> None:
-        await asyncio.sleep(0.12)
-
-    async def blocks() -> None:
-        _spend(BLOCKER_S * 1.1)
-
-    await run(meter, waits(), "waits")
-    await run(meter, blocks(), "blocks")
-    assert not meter.blocks("waits")
-    assert meter.blocks("blocks")
-    assert not meter.blocks("never seen")
-
-
 async def test_nothing_is_called_light_before_it_has_been_measured() -> None:
     """A child that takes unknown work for light would claim more of it than it can start."""
     meter = LoopMeter()
@@ -85,7 +68,6 @@ def test_a_thread_that_computes_is_as_heavy_as_a_handler_on_the_loop_and_blocks_
     stay.run(lambda: _compute(4 * LIGHT_S))
     meter.leave_thread("compute", stay)
     assert not meter.is_light("compute")
-    assert not meter.blocks("compute")
     assert meter.busy_mean_s >= LIGHT_S
     stay = meter.enter_thread("wait")
     stay.run(lambda: None)
@@ -102,16 +84,6 @@ async def test_the_mean_rises_at_once_with_heavy_work_and_falls_slowly() -> None
         means.append(meter.busy_mean_s)
     assert means[0] >= 0.15
     assert means[1] >= 0.8 * means[0]
-
-
-async def test_a_handler_that_has_become_fast_is_forgiven() -> None:
-    """One slow call, such as the first, must not count permanently."""
-    meter = LoopMeter()
-    meter.ended("job", 0.2, 0.2)
-    assert meter.blocks("job")
-    for _ in range(20):
-        meter.ended("job", 0.001, 0.001)
-    assert not meter.blocks("job")
 
 
 async def test_exceptions_and_cancellations_pass_through_unchanged() -> None:

@@ -87,11 +87,6 @@ class LoopMeter:
         self.is_in_turn = False
         self.on_turn_end: Callable[[], None] | None = None
 
-    def blocks(self, name: str) -> bool:
-        """True when a recent attempt of this activity blocked the loop for `BLOCKER_S` or longer."""
-        kind = self._kinds.get(name)
-        return kind is not None and kind.longest_s >= BLOCKER_S
-
     def is_light(self, name: str) -> bool:
         """True when the attempts of this activity are known to be light; False before the first has ended."""
         kind = self._kinds.get(name)
@@ -209,13 +204,11 @@ class LoopMeter:
             measure.long_step(now - began)
 
     def ended(self, name: str, busy_s: float, longest_s: float) -> None:
-        """Counts the end of a handler on the loop, and updates the decaying maxima of its activity."""
+        """Counts the end of a handler on the loop, and updates the decaying maximum of its activity."""
         kind = self._kinds.get(name) or self._new_kind(name)
         if kind.measure is not None:
             kind.measure.kept_loop(busy_s, longest_s)
         self._note_busy(kind, busy_s)
-        faded_s = kind.longest_s * (1 - _SLOWLY)
-        kind.longest_s = max(faded_s, longest_s)
         self._ends()
 
     def _note_busy(self, kind: _Kind, busy_s: float) -> None:
@@ -243,9 +236,9 @@ class LoopMeter:
 class _Kind:
     """The state kept for one activity name."""
 
-    __slots__ = ("has_ended", "heaviest_s", "longest_s", "measure")
+    __slots__ = ("has_ended", "heaviest_s", "measure")
 
     def __init__(self, measure: ActivityProfile | None) -> None:
         self.measure = measure
         self.has_ended = False
-        self.heaviest_s = self.longest_s = 0.0
+        self.heaviest_s = 0.0

@@ -154,9 +154,7 @@ class Attempts:
         """A poll has ended that had reserved so many slots, and was sent at `asked_at`."""
         self._records.begin_batch(batch.reply if batch.activities else b"")
         try:
-            commands = self._table.polled(
-                reserved, batch.activities, batch.undecodable, asked_at=asked_at, now=self._clock()
-            )
+            commands = self._table.polled(reserved, batch.activities, batch.undecodable, asked_at=asked_at)
         finally:
             self._records.end_batch()
         self._performer.perform(commands)
@@ -164,7 +162,7 @@ class Attempts:
 
     def resize(self, limit: int) -> None:
         """Sets the number of slots."""
-        self._performer.perform(self._table.resized(limit, self._clock()))
+        self._performer.perform(self._table.resized(limit))
 
     # The keeper
 
@@ -188,7 +186,7 @@ class Attempts:
         was_waiting = self._adopter.is_waiting
         for adopted in self._adopter.answered():
             if adopted is None:
-                self._performer.perform(self._table.polled(1, now=self._clock()))
+                self._performer.perform(self._table.polled(1))
             else:
                 self._go_on_with(adopted)
         self._take_offers()
@@ -201,7 +199,7 @@ class Attempts:
         log.info("activity_adopted", from_process=adopted.from_process, **named(who.fields()))
         self._records.begin_adopted(adopted.place)
         try:
-            commands = self._table.polled(1, [one], asked_at=adopted.claimed_at, now=self._clock())
+            commands = self._table.polled(1, [one], asked_at=adopted.claimed_at)
         finally:
             self._records.end_batch()
         self._performer.perform(commands)
@@ -297,7 +295,7 @@ class Attempts:
             told = replace(told, retryable=False)
         if attempt.outcome is outcome and attempt.is_reporting and not self._is_abandoned:
             self._records.reported(attempt.activity.name, time.monotonic() - began)
-            self._performer.perform(self._table.delivered(attempt, ending, self._clock(), told))
+            self._performer.perform(self._table.delivered(attempt, ending, told))
         self._acknowledged(attempt.activity.workflow_id)
 
     def reject(self, command: Reject) -> None:

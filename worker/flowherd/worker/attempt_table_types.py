@@ -90,10 +90,6 @@ class Profile(Protocol):
         """The recent mean of seconds that an activity occupied this process."""
         ...
 
-    def blocks(self, name: str) -> bool:
-        """True if the activity lately blocked the loop long enough to delay others."""
-        ...
-
 
 class Catalog(Protocol):
     """The hosted activities."""

@@ -142,7 +142,7 @@ class Performer:
         if attempt.has_ended or isinstance(outcome, Lost):
             return
         is_news = not attempt.is_decided
-        commands = self.table.finished(attempt, outcome, self._clock())
+        commands = self.table.finished(attempt, outcome)
         attempt.note_end()
         if attempt.costs is not None or attempt.files is not None or attempt.trace is not None:
             self._put_away(

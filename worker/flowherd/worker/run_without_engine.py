@@ -117,7 +117,7 @@ class WithoutEngine:
     def start(self, activity: Activity) -> Attempt:
         """Starts an attempt."""
         now, batch = _now(), Batch([activity])
-        commands = self.table.polled(0, batch.activities, asked_at=now, now=now)
+        commands = self.table.polled(0, batch.activities, asked_at=now)
         attempt = self._records.newest
         assert attempt is not None
         self.performer.perform(commands)
@@ -136,7 +136,7 @@ class WithoutEngine:
     def deliver(self, attempt: Attempt) -> None:
         """See `Surroundings.deliver`; counts as delivered at once."""
         ending = Ending.LOST if isinstance(attempt.outcome, Died) else Ending.COMPLETED
-        self.performer.perform(self.table.delivered(attempt, ending, _now()))
+        self.performer.perform(self.table.delivered(attempt, ending))
 
     def reject(self, command: Reject) -> None:
         """See `Surroundings.reject`."""
