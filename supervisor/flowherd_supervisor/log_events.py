@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 # An event → "level: meaning". "warning or error": the level says whether somebody has to act.
 SUPERVISOR_EVENTS: Mapping[str, str] = {
     "activity_kept": (
-        "info or warning: The activity runs on the event loop until a reload: by `flowherd ctl keep`, or with a warning "
+        "info or warning: The activity runs on the event loop until a reload, by `flowherd ctl keep`, or (warning) "
         "because no isolate could be had for it."
     ),
     "activity_moved": (

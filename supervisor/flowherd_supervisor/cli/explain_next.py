@@ -44,7 +44,7 @@ class Present(msgspec.Struct, frozen=True):
 
 
 class Explained(Served, frozen=True):
-    """The reply of a host's `/api/explain`; `standstills` are its processes that make no progress, `moved` its moves."""
+    """The reply of a host's `/api/explain`; `standstills`: its processes that make no progress."""
 
     workflow_id: str
     events: list[dict[str, Any]]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flowherd_supervisor.core.state import ProcessState
     from flowherd_supervisor.core.transition import Transition
 
+_UNTIL = "it runs on the loop until a reload"
 RUNS = 2  # that occupy the loop: one may be a first run that fills a cache
 
 
@@ -28,9 +29,11 @@ def heard(transition: Transition, event: events.BlockerEvent) -> None:
         case events.LoopBlocked():
             _blocked(transition, event)
         case events.MoveFailed(name=name, reason=reason):
-            _keep(transition, name, Level.WARNING, reason)
+            if _keep(transition, name):
+                transition.note("activity_kept", Level.WARNING, name=name, reason=reason, note=_UNTIL)
         case events.KeepRequested(name):
-            _keep(transition, name, Level.INFO, "it was ordered")
+            if _keep(transition, name):
+                transition.note("activity_kept", name=name, reason="it was ordered", note=_UNTIL)
 
 
 def forget(transition: Transition) -> None:
@@ -100,17 +103,15 @@ def _blocked(transition: Transition, event: events.LoopBlocked) -> None:
         _tell_all(transition)
 
 
-def _keep(transition: Transition, name: str, level: Level, reason: str) -> None:
-    """Keeps an activity on the loop until the next reload, wherever it runs now."""
+def _keep(transition: Transition, name: str) -> bool:
+    """Keeps an activity on the loop until the next reload, wherever it runs now; False if it is kept already."""
     state = transition.state
     if name in state.kept:
-        return
+        return False
     blockers = {other: one for other, one in state.blockers.items() if other != name}
     transition.state = replace(state, blockers=blockers, kept=state.kept | {name})
-    transition.note(
-        "activity_kept", level, name=name, reason=reason, note="it runs on the loop until a reload"
-    )
     _tell_all(transition)
+    return True
 
 
 def _tell_all(transition: Transition) -> None:

@@ -177,7 +177,7 @@ class Isolate:
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """What is known of an activity that occupies its loop.
+    """An activity that occupies its loop, as far as workers have reported.
 
     Attributes:
         runs: that occupied a loop.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flowherd.activities_and_outcomes import Completed, Failed, Raised, Result
 from flowherd.end_forked_copies import leave_if_copied
 from flowherd.errors import ActivityError, InvalidOutput
-from flowherd.link.messages import sendable
+from flowherd.link.bounded_messages import sendable
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
 from flowherd.sdk.error_texts import clean_message, describe_exception, trace_of
 from flowherd.sdk.output import ActivityResult, encode_output

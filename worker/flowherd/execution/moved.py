@@ -14,8 +14,9 @@ import msgspec
 
 from flowherd.execution.occupancy import LEAST_SHARE
 from flowherd.ledger.permits import Demand
+from flowherd.link.bounded_messages import sendable
 from flowherd.link.link import LinkClosed
-from flowherd.link.messages import LoopBlocked, MoveFailed, sendable
+from flowherd.link.messages import LoopBlocked, MoveFailed
 from flowherd.sdk.activity_definition import Mode
 
 if TYPE_CHECKING:

@@ -99,11 +99,7 @@ class BuiltWorker:
         undecoded = {found.name for found in registry if found.mode is Mode.PROCESS}
         self._engine = _engine_for(config, tokens, most_slots, undecoded)
         self._sdk_files = SdkFiles(config.api_url, tokens)
-        self._files = FileAccess(
-            lambda: EngineFiles(config.api_url, tokens),
-            new_loop(config.loop),
-            max_file_mb=config.max_file_mb,
-        )
+        self._files = _files(config, tokens)
         self._ledger = ledger
         self._hold = PollHold(ledger)
         self._wakeups = wakeups
@@ -111,13 +107,9 @@ class BuiltWorker:
         locks = place.locks or RecordLocks(wakeups.permits)
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
         writer = RecordWriter(segment)
-        profiles = ActivityProfiles({found.name: _PLACES[found.mode] for found in registry}, segment.work)
-        meter = LoopMeter(segment.writer_of(Cell.ON_LOOP), profiles.by_name)
         link = place.link if config.reports_blockers else None
-        moved = MovedActivities(
-            registry, cpus=config.cpus, link=link, meter=meter, profiles=profiles, undecoded=undecoded
-        )
-        self._load, self._watchdog = _measuring(ledger, segment, meter, profiles, moved)
+        parts = _measuring(registry, ledger, segment, link=link, cpus=config.cpus, undecoded=undecoded)
+        meter, moved, self._load, self._watchdog = parts
         self._streams = EngineStreams(self._engine)
         environment = RunEnvironment(
             process_index=place.index,
@@ -170,6 +162,13 @@ class BuiltWorker:
         await self._engine.aclose()
 
 
+def _files(config: WorkerConfig, tokens: LedgerTokens | None) -> FileAccess:
+    """Returns the files of attempts, moved by clients that are made when one is first needed."""
+    return FileAccess(
+        lambda: EngineFiles(config.api_url, tokens), new_loop(config.loop), max_file_mb=config.max_file_mb
+    )
+
+
 def _engine_for(
     config: WorkerConfig, tokens: LedgerTokens | None, most_slots: int, undecoded: Collection[str]
 ) -> KruxiaEngine:
@@ -194,24 +193,36 @@ def _isolates(
 
 
 def _measuring(
-    ledger: Ledger, segment: Segment, meter: LoopMeter, profiles: ActivityProfiles, moved: MovedActivities
-) -> tuple[BusyShareMeter, Watchdog]:
-    """Returns the publisher of the meter's numbers to `segment`, and a watchdog of the running loop.
+    registry: Registry,
+    ledger: Ledger,
+    segment: Segment,
+    *,
+    link: Link | None,
+    cpus: int,
+    undecoded: set[str],
+) -> tuple[LoopMeter, MovedActivities, BusyShareMeter, Watchdog]:
+    """Returns a meter of the running loop, what moves by its figures, their publisher, and a watchdog.
 
     Args:
+        registry: the hosted activities.
         ledger: counts how often the host has claimed an activity.
         segment: a segment that is already open, since opening clears it.
-        meter: of the running loop.
-        profiles: published with its numbers.
-        moved: hears what occupies the loop.
+        link: to the supervisor, which moves what blocks; None where nothing moves.
+        cpus: the host's CPUs.
+        undecoded: see `MovedActivities`.
 
     """
+    profiles = ActivityProfiles({found.name: _PLACES[found.mode] for found in registry}, segment.work)
+    meter = LoopMeter(segment.writer_of(Cell.ON_LOOP), profiles.by_name)
+    moved = MovedActivities(
+        registry, cpus=cpus, link=link, meter=meter, profiles=profiles, undecoded=undecoded
+    )
     load = BusyShareMeter(segment, meter, profiles)
     meter.on_busy = LagProbe(meter.stepping.is_set, load).start
     meter.on_long_step = lambda step_s: segment.add(Cell.BLOCKED_US, int(step_s * 1e6))
     probe = GilProbe(meter, profiles.by_name)
     ids = partial(_ids_on_loop, ledger, segment)
-    return load, Watchdog(meter, segment.note_block, probe, ids=ids, occupied=moved.occupied)
+    return meter, moved, load, Watchdog(meter, segment.note_block, probe, ids=ids, occupied=moved.occupied)
 
 
 def _ids_on_loop(ledger: Ledger, segment: Segment) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Executors:
         threads: the pool for blocking handlers.
         environment: the environment of the handlers.
         isolates: the pool for handlers with offload="process"; None without isolates.
-        moved: the activities that were moved to isolates; None where nothing moves.
+        moved: the activities that were moved to isolates; None where nothing moves. Also an attribute.
 
     """
 
@@ -66,7 +66,7 @@ class Executors:
         self._environment = environment
         self._context = copy_context()  # a context that no handler has changed, copied for each
         self._permit_queues = PermitQueues(environment.permits)
-        self._moved = moved
+        self.moved = moved
         self._moved_now: Mapping[str, ActivityDefinition] = {} if moved is None else moved.definitions
 
     def tell(self, outlet: Outlet) -> None:
@@ -116,8 +116,8 @@ class Executors:
         attempt.environment = self._environment
         if attempt.is_apart:
             definition = replace(definition, mode=Mode.PROCESS)
-        elif self._moved is not None and self._moved.has_moved:
-            definition = self._moved.placed(attempt, definition)
+        elif self.moved is not None and self.moved.has_moved:
+            definition = self.moved.placed(attempt, definition)
         if attempt.is_apart or definition.max_concurrent is not None or definition.name in self._moved_now:
             self._start_in_turn(attempt, definition)
         else:
@@ -133,8 +133,8 @@ class Executors:
         """Yields the permits that an attempt needs, the first ones last."""
         if attempt.is_apart:
             yield Demand(_SUSPECTS, range(self._config.suspects_at_once))
-        elif self._moved is not None and definition.name in self._moved_now:
-            yield self._moved.demand(definition.name)
+        elif self.moved is not None and definition.name in self._moved_now:
+            yield self.moved.demand(definition.name)
         if definition.max_concurrent is not None:
             yield Demand(definition.name, range(definition.max_concurrent))
 
@@ -144,11 +144,7 @@ class Executors:
 
     def without_isolate(self, attempt: Attempt, reason: str) -> bool:
         """Starts an attempt on the loop for want of an isolate; returns False when its activity was not moved."""
-        if (
-            attempt.is_apart
-            or self._moved is None
-            or not self._moved.cannot_run(attempt.activity.name, reason)
-        ):
+        if attempt.is_apart or self.moved is None or not self.moved.cannot_run(attempt.activity.name, reason):
             return False
         self._permit_queues.leave(attempt)
         attempt.is_isolated = False

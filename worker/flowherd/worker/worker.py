@@ -14,7 +14,7 @@ from flowherd.client.circuit import Circuit
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.ledger import Cell, RecordWriter
 from flowherd.ledger.crash_history import CrashHistory
-from flowherd.link.messages import Stopped, stopped
+from flowherd.link.bounded_messages import stopped
 from flowherd.worker.attempt_coordinator import Attempts
 from flowherd.worker.executor_choice import Executors
 from flowherd.worker.poller import Poller, PollMode
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from flowherd.isolates.isolate_pool import Isolates
     from flowherd.ledger import Segment
     from flowherd.ledger.earlier_attempts import SeenRow
+    from flowherd.link.messages import Stopped
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.adopter import Offers
@@ -116,7 +117,6 @@ class Worker:
         self.isolates, circuit = host.isolates, Circuit()
         self._segment, self._environment = writer.segment, environment
         self._threads = ThreadPool(config.concurrency)
-        self._moved = host.moved
         self._executors = Executors(registry, config, self._threads, environment, host.isolates, host.moved)
         self._reporter = reporter = Reporter(
             engine,
@@ -177,8 +177,8 @@ class Worker:
 
     def set_moved(self, shares: Mapping[str, float], kept: Collection[str]) -> None:
         """Sets which activities run in isolates because they block the loop, and which are kept on it."""
-        if self._moved is not None:
-            self._moved.set(shares, kept)
+        if self._executors.moved is not None:
+            self._executors.moved.set(shares, kept)
 
     def wait_for_order(self) -> None:
         """Neither polls nor adopts before the first order, `quiet` or `resume`."""

@@ -33,7 +33,8 @@ from flowherd.isolates.inside.leftovers import Leftovers
 from flowherd.isolates.inside.worker_connection import WorkerConnection, die_with
 from flowherd.isolates.isolate_protocol import MAX_USAGE_BYTES, Begin, Ended, LeftBehind
 from flowherd.isolates.printed_output import mark_bytes
-from flowherd.link.messages import BootFailed, Ready, boot_failed, sendable
+from flowherd.link.bounded_messages import boot_failed, sendable
+from flowherd.link.messages import BootFailed, Ready
 from flowherd.sdk.redaction import masking, secrets_of_process
 from flowherd.sdk.run_state import RunState
 from flowherd.sdk.usage_bytes import bounded
