@@ -85,7 +85,7 @@ def test_a_retry_in_a_reply_to_a_process_that_is_killed_is_told_from_a_claim_tha
     """C4, then C2: claimed twice and failed once until the lease ends; the judge names both reasons."""
     with World(tmp_path) as world:
         world.start_host(processes=2, slots=2)
-        retry = {"retry": {"max_attempts": 3, "delay_seconds": 0}}
+        retry = {"retry": {"max_attempts": 3, "base_seconds": 0}}
         world.submitted = set(world.engine.submit("work", 1, settings=retry, number=0, seconds=2.0))
         _, pid = _running(world)
         world.proxy.refuses = {"poll"}
