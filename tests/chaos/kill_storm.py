@@ -99,7 +99,7 @@ class KillStorm:
     def run(self, activities: int, within_s: float) -> Tally:
         """Queues activities and kills until all have ended, at most `within_s` seconds; returns what came of it."""
         world, give_up_at = self._world, time.monotonic() + within_s
-        retry = {"retry": {"max_attempts": 100, "delay_seconds": 0}}
+        retry = {"retry": {"max_attempts": 100, "base_seconds": 0}}
         for name in ("work", "work_in_thread"):
             flows = world.engine.submit(name, activities // 2, settings=retry, number=0, seconds=0.02)
             world.submitted |= set(flows)

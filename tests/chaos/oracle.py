@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 Entry = dict[str, Any]
 OUTAGE_SLACK_S = 5.0  # a lease of 3 s, and a sweep that is a second late
+READ_S = 1.0  # from a reply's arrival to its records, on a busy machine too
+IN_A_REPLY = "process killed with a poll's reply on its way"  # C2
 FREEZE_S = 2.0  # of a lease of 3 s: what is left of it may be too short for a beat on a busy machine
 
 
@@ -53,6 +56,7 @@ class Facts:
         isolate_victims: what ran in isolates that were killed.
         apart: what ran in isolates, with the worker it ran for.
         lost_polls: the worker_ids of polls whose reply did not arrive.
+        answered: when the reply to a poll was passed on, by its worker_id.
         submitted: the workflows.
         budget: how many may run at a time.
 
@@ -72,6 +76,7 @@ class Facts:
     isolate_victims: set[str] = field(default_factory=set)
     apart: set[tuple[str, int]] = field(default_factory=set)
     lost_polls: set[str] = field(default_factory=set)
+    answered: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def _accepted(self) -> Counter[str]:
@@ -82,13 +87,15 @@ class Facts:
     @cached_property
     def _lapses(self) -> dict[tuple[str, str], float]:
         """Times at which leases ended without a heartbeat or report."""
-        return {(e["activity_id"], e["worker_id"]): e["at_s"] for e in self.journal if e["event"] == "lapse"}
+        return {_claim_of(e): e["at_s"] for e in self.journal if e["event"] == "lapse"}
 
     @cached_property
     def _handed_back(self) -> set[tuple[str, str]]:
-        return {
-            (e["activity_id"], e["worker_id"]) for e in self.journal if e["event"] == "fail" and e["attempt"]
-        }
+        return {_claim_of(e) for e in self.journal if e["event"] == "fail" and e["attempt"]}
+
+    @cached_property
+    def _beaten(self) -> set[tuple[str, str]]:
+        return {_claim_of(e) for e in self.journal if e["event"] == "heartbeat"}
 
     # I1 to I5; each is a list of complaints
 
@@ -177,12 +184,15 @@ class Facts:
                 yield f"{note.activity_id} started by {note.pid} at {note.at_s:.3f} without a claim"
 
     def _why(self, before: Entry, again: Entry) -> str:
-        died_at = self.deaths.get(pid_of(before))
-        if died_at is not None and died_at <= again["at_s"]:
+        key = _claim_of(before)
+        died_at = self.deaths.get(pid_of(before), math.inf)
+        if key in self._handed_back and died_at <= again["at_s"]:
             return "process killed"
+        is_unknown = key not in self._handed_back | self._beaten
+        if is_unknown and died_at < min(again["at_s"], self._known_by(before)):
+            return IN_A_REPLY
         if before["worker_id"] in self.lost_polls:
             return "poll reply lost"
-        key = (before["activity_id"], before["worker_id"])
         if before["activity_id"] in self.isolate_victims and key in self._handed_back:
             return "isolate killed"
         if key not in self._handed_back and any(
@@ -191,6 +201,12 @@ class Facts:
         ):
             return "engine restarted"
         return "frozen with a poll's reply unread" if self._was_unread(before) else ""
+
+    def _known_by(self, claim: Entry) -> float:
+        """The time by which its process has a record of a claim; until then nobody could hand it back (C2)."""
+        answered_at = self.answered.get(claim["worker_id"], math.inf)
+        stops = [(since, to) for pid, since, to in self.freezes if pid == pid_of(claim)]
+        return max([answered_at, *(to for since, to in stops if since < answered_at + READ_S)]) + READ_S
 
     def _was_unread(self, claim: Entry) -> bool:
         """True if its process was stopped before it read the claim, and resumed when the lease was nearly over."""
@@ -234,6 +250,10 @@ def _taken(claims: list[int], pids: set[int]) -> bool:
     if found is not None:
         claims.remove(found)
     return found is not None
+
+
+def _claim_of(entry: Entry) -> tuple[str, str]:
+    return entry["activity_id"], entry["worker_id"]
 
 
 def pid_of(entry: Entry) -> int:

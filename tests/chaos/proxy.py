@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import random
 import re
 import socket
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _VERB = re.compile(r"/api/v1/(?:activities/([^/]+)/(\w+)|workers/(poll)|oauth/(token))")
 _REFUSED = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
+_NOTHING = b'"activities":[],"count":0}'
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: a close becomes a reset
 
 
@@ -58,13 +60,14 @@ HARSH = Toxics(reset=0.05, refuse=0.02, slow=0.02)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A forwarded request; `at_s` is wall-clock time, as in the engine's journal."""
+    """A forwarded request, and when its reply was passed on, in wall-clock time as in the engine's journal."""
 
     at_s: float
     verb: str
     activity_id: str
     worker_id: str
     fate: Fate
+    answered_s: float = math.inf
 
     @property
     def polls_for(self) -> int:
@@ -79,7 +82,7 @@ class Proxy:
         upstream_port: the engine's, which may come and go.
 
     Attributes:
-        holds: the verbs whose replies are held back until their caller has gone.
+        holds: the verbs whose replies are held back until their caller has gone, but for polls that bring nothing.
         refuses: the verbs that are answered by 503, unseen by the engine.
         bars: the pids whose polls are answered by 503, unseen by the engine.
         polling: the pids whose polls are here or with the engine.
@@ -156,11 +159,11 @@ class Proxy:
             if fate not in {Fate.RESET_BEFORE, Fate.REFUSED}:
                 reply, trouble = await upstream.ask(request)
                 fate = trouble or fate
-            if call.verb in self.holds and reply:
+            if call.verb in self.holds and reply and not reply.endswith(_NOTHING):
                 self.calls.append(replace(call, fate=Fate.HELD))
                 await reader.read()
                 return False
-            self.calls.append(replace(call, fate=fate))
+            self.calls.append(replace(call, fate=fate, answered_s=time.time()))
             return await self._answer(writer, reply, fate)
 
     @contextlib.contextmanager

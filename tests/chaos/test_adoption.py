@@ -7,14 +7,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from chaos.oracle import IN_A_REPLY, pid_of
+from chaos.world import World
 from harness import eventually
 
 from flowherd.crashpoints import ADOPTER_POINTS, ADOPTION_POINTS, VARIABLE
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from chaos.world import World
 
 pytestmark = pytest.mark.fork
 ONE_AT_A_TIME = "[activities.work]\nmax_concurrent = 1\n"
@@ -77,6 +77,28 @@ def test_five_kills_of_processes_that_hold_waiting_activities_cost_only_what_had
     assert world.host is not None
     assert world.host.log("activity_adopted")
     assert not world.facts(24).unexplained()
+
+
+def test_a_retry_in_a_reply_to_a_process_that_is_killed_is_told_from_a_claim_that_was_forgotten(
+    tmp_path: Path,
+) -> None:
+    """C4, then C2: claimed twice and failed once until the lease ends; the judge names both reasons."""
+    with World(tmp_path) as world:
+        world.start_host(processes=2, slots=2)
+        retry = {"retry": {"max_attempts": 3, "base_seconds": 0}}
+        world.submitted = set(world.engine.submit("work", 1, settings=retry, number=0, seconds=2.0))
+        _, pid = _running(world)
+        world.proxy.refuses = {"poll"}
+        world.kill(pid)
+        world.engine.wait_for("fail", 1)
+        world.proxy.holds, world.proxy.refuses = {"poll"}, set()
+        world.kill(pid_of(world.engine.wait_for("claim", 2)[-1]))
+        world.proxy.holds = set()
+        world.until_done(30)
+        facts = world.facts(4)
+        assert facts.explanations() == {"process killed": 1, IN_A_REPLY: 1}
+        assert len(world.engine.entries("fail")) == 1
+        assert not facts.lost() + facts.unexplained() + facts.accepted_twice()
 
 
 _POINTS = (*ADOPTION_POINTS, *ADOPTER_POINTS[:3])

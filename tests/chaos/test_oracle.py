@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from chaos.oracle import Facts, Note
+from chaos.oracle import IN_A_REPLY, Facts, Note
 
 A, POLL_1, POLL_2 = "activity-1", "host-70-aaa-1", "host-71-bbb-1"
 
@@ -85,7 +85,10 @@ def test_i3_an_output_that_no_handler_returned_is_seen() -> None:
     ("more", "reason"),
     [
         ({}, ""),
-        ({"deaths": {70: 1.5}}, "process killed"),
+        ({"deaths": {70: 1.5}}, IN_A_REPLY),
+        ({"deaths": {70: 1.5}, "answered": {POLL_1: 1.0}}, IN_A_REPLY),
+        ({"deaths": {70: 2.5}, "answered": {POLL_1: 1.0}}, ""),  # it knew by then: who has forgotten it?
+        ({"deaths": {70: 2.5}, "answered": {POLL_1: 1.0}, "freezes": [(70, 1.0, 2.4)]}, IN_A_REPLY),
         ({"deaths": {70: 9.0}}, ""),
         ({"deaths": {71: 1.5}}, ""),
         ({"lost_polls": {POLL_1}}, "poll reply lost"),
@@ -103,6 +106,15 @@ def test_i4_only_a_fault_that_fits_explains_a_repeat(more: dict[str, Any], reaso
     facts = _facts(CLAIM, LAPSE, AGAIN, DONE, **more)
     assert list(facts.explanations()) == [reason]
     assert bool(facts.unexplained()) == (not reason)
+
+
+def test_i4_a_kill_explains_what_was_handed_back_after_it_or_what_nobody_knew_of() -> None:
+    """C2, C3, C4: a claim that somebody kept and nobody handed back is a fault of ours."""
+    killed = {"deaths": {70: 1.2}, "answered": {POLL_1: 1.0}}
+    assert list(_facts(CLAIM, BACK, AGAIN, DONE, **killed).explanations()) == ["process killed"]
+    beat = _entry(1.4, "heartbeat", POLL_1, None)
+    assert not _facts(CLAIM, LAPSE, AGAIN, DONE, **killed).unexplained()
+    assert _facts(CLAIM, beat, LAPSE, AGAIN, DONE, **killed).unexplained()
 
 
 def test_i4_what_was_handed_back_alive_or_never_handed_out_is_unexplained() -> None:

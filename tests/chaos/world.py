@@ -287,6 +287,7 @@ class World:
         """Returns the records of the engine, the handlers and the proxy."""
         rows = self.engine.http.get("/__test__/activities").json()["activities"]
         killers = {row["activity_id"] for row in rows if row["workflow_id"] in self.killers}
+        polls = [call for call in self.proxy.calls if call.verb == "poll"]
         apart = {(run.activity_id, int(run.worker)) for run in self._isolate_runs()}
         written = read_notes(self.notes_path)
         suicides = [note for note in written if note.activity_id in killers]
@@ -308,7 +309,8 @@ class World:
             freezes=self.freezes,
             isolate_victims={note.activity_id for note in ends} | set(self._struck_before_their_first_note()),
             apart=apart,
-            lost_polls={c.worker_id for c in self.proxy.calls if c.verb == "poll" and c.fate in REPLY_LOST},
+            lost_polls={call.worker_id for call in polls if call.fate in REPLY_LOST},
+            answered={call.worker_id: call.answered_s for call in polls},
         )
 
     def _outputs(self, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from flowherd.errors import ConfigurationError
 from flowherd.settings.parsing import DEFAULT_ADDRESS, Tcp, parse_address
 
 _ROOT = 0
+_BINDS_WITHIN_S = 60.0  # until then a socket that refuses may be one whose supervisor is starting
 _OTHER_FOLDER = "set XDG_RUNTIME_DIR to a folder of yours"
 SERVICES = Path("/run")  # where a unit's RuntimeDirectory lies: a service has no XDG_RUNTIME_DIR but that
 
@@ -78,7 +80,9 @@ class AdminSocket:
     """
 
     def __init__(self, address: str) -> None:
-        self.path = _private_folder() / f"{os.getpid()}.sock"
+        folder = _private_folder()
+        _remove_left_behind(folder)
+        self.path = folder / f"{os.getpid()}.sock"
         self.sockets = [_bind_unix(self.path, _OTHER_FOLDER)]
         self._paths = [self.path]
         self._shown = ""
@@ -128,6 +132,15 @@ class AdminSocket:
             sock.close()
         for path in self._paths:
             path.unlink(missing_ok=True)
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Removes the sockets of supervisors that were killed (faults.md P21)."""
+    for path in _sockets_in(folder):
+        with suppress(FileNotFoundError):  # its host has just ended
+            is_old = time.time() - path.stat().st_mtime > _BINDS_WITHIN_S
+            if is_old and isinstance(_error_at(path), ConnectionRefusedError):
+                path.unlink()
 
 
 def _bind_unix(path: Path, remedy: str) -> socket.socket:
@@ -192,9 +205,13 @@ def find_sockets() -> dict[int, Path]:
     return {
         int(path.stem): path
         for place in folders
-        for path in place.glob("*.sock")
-        if path.stem.isdigit() and _is_own(path) and _answers(path)
+        for path in _sockets_in(place)
+        if _is_own(path) and _answers(path)
     }
+
+
+def _sockets_in(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.sock") if path.stem.isdigit()]
 
 
 def _is_own(path: Path) -> bool:
@@ -215,10 +232,15 @@ def _folders_of_services() -> list[Path]:
 
 
 def _answers(path: Path) -> bool:
+    return _error_at(path) is None
+
+
+def _error_at(path: Path) -> OSError | None:
+    """Connects; a socket without a listener refuses, one whose host is frozen is only late."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None

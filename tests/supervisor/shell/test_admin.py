@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -217,6 +219,29 @@ def test_living_supervisors_are_found_by_pid_and_dead_ones_passed_over(
         dead.bind(str(runtime / "flowherd" / "1.sock"))
     (runtime / "flowherd" / "notes.sock").touch()
     assert admin_socket.find_sockets() == {os.getpid(): one.path}
+
+
+def test_p21_a_start_removes_what_killed_supervisors_left_behind(
+    bind: Callable[[str], AdminSocket], runtime: Path
+) -> None:
+    """Not a frozen one's, nor a young one, whose supervisor may not listen yet."""
+    folder = runtime / "flowherd"
+    folder.mkdir(mode=0o700)
+    with ExitStack() as stack:
+        frozen, first, second, dead = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(4))
+        frozen.bind(str(folder / "1.sock"))
+        frozen.listen(0)
+        first.connect(str(folder / "1.sock"))
+        second.settimeout(0)
+        assert second.connect_ex(str(folder / "1.sock")) == errno.EAGAIN
+        dead.bind(str(folder / "2.sock"))
+        for old in (folder / "1.sock", folder / "2.sock", folder / "notes.sock"):
+            old.touch()
+            os.utime(old, (0, 0))
+        with socket.socket(socket.AF_UNIX) as young:
+            young.bind(str(folder / "3.sock"))
+            one = bind("off")
+    assert {path.name for path in folder.iterdir()} == {"1.sock", "3.sock", "notes.sock", one.path.name}
 
 
 def test_the_socket_of_a_service_is_found_without_its_environment(

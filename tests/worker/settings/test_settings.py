@@ -85,6 +85,35 @@ def test_s15_a_url_that_is_more_or_less_than_an_origin_is_refused_and_never_show
     assert CANARY not in said
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a..b",
+        ".b",
+        f"{'a' * 64}.b",
+        ".".join(["a" * 63] * 4),
+        "xn--a-.b",
+        "straße",
+        "a b",
+        "[a..b]",
+        "[1::2::3]",
+    ],
+)
+def test_s15_a_name_that_no_host_can_have_is_refused(host: str) -> None:
+    """Faults S15: it was a traceback of run, check, submit and explain."""
+    said = refusal(api_url=f"http://{host}:8080")
+    assert said.startswith("--api-url: ")
+    assert "host" in said
+
+
+@pytest.mark.parametrize(
+    "host", ["a.b.", "A_b-1.c", f"{'a' * 63}.b", "127.0.0.1", "[::1]", "xn--tda.x", "localhost"]
+)
+def test_s15_a_name_that_a_host_can_have_is_taken(host: str) -> None:
+    """Also those with an underscore, which Docker's networks have."""
+    assert load({"api_url": f"http://{host}:8080"}).settings.api_url == f"http://{host}:8080"
+
+
 # Transports
 
 

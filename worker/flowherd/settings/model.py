@@ -20,6 +20,7 @@ from flowherd.settings.parsing import (
     Seconds,
     SecretNames,
     TransportName,
+    is_host,
 )
 from flowherd.settings.sizes_and_warnings import choose_sizes
 from flowherd.settings.worker_config import (
@@ -237,15 +238,20 @@ class Settings(BaseModel):
     @field_validator("api_url")
     @classmethod
     def _engine_origin(cls, url: str) -> str:
-        """Returns the URL as the worker uses it, after a check of user info and port (faults.md S15)."""
-        try:
-            port_exists = urlsplit(url.strip()).port != 0
-        except ValueError:
-            port_exists = False
+        """Returns the URL as the worker uses it, after a check of user info, port and host (faults.md S15)."""
         if "@" in url:
             raise ValueError("must not hold a user or password: use --client-id and the secret's variable")
-        if not port_exists:
+        try:
+            origin = urlsplit(url.strip())
+            host, port = origin.hostname or "", origin.port
+        except ValueError:
+            host, port = "", 0
+        if port == 0:
             raise ValueError("should look like http://host:port, with a port from 1 to 65535")
+        if host and not is_host(host):
+            raise ValueError(
+                "names no possible host: an IP address, or ASCII letters and digits with at most 63 between two dots"
+            )
         return WorkerConfig(api_url=url).api_url
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 DEFAULT_ADDRESS = "127.0.0.1:9464"
 _HIGHEST_PORT = 65535
+_HOST = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?", re.ASCII)
+_LONGEST_HOST = 253
 _UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*(ms|s|m|h|)\s*", re.ASCII)
 
@@ -45,6 +48,18 @@ def _known_transport(name: object) -> object:
     if name == "httpx-pool":
         raise ValueError("httpx-pool is gone: use direct, the default, or httpx, behind a proxy")
     return name
+
+
+def is_host(name: str) -> bool:
+    """True if a host can have this name or address; httpx and the resolver raise UnicodeError at others."""
+    try:
+        if ":" in name:
+            ipaddress.ip_address(name.partition("%")[0])
+        else:
+            name.encode("ascii").decode("idna")
+    except ValueError:
+        return False
+    return ":" in name or (len(name) <= _LONGEST_HOST and _HOST.fullmatch(name) is not None)
 
 
 @dataclass(frozen=True, slots=True)
