@@ -4,7 +4,7 @@ Attempts start in the order of their claims. Four things hold one back:
 
     no slot            all slots are taken
     a predecessor      the handler of an earlier claim of the same activity still runs
-    a suspect          a process has died while it ran: it runs in an isolate, of at most `suspects_at_once`, or without
+    a suspect          it may have ended a process: it runs in an isolate, of at most `suspects_at_once`, or without
                        isolates alone in this process
     courtesy           an activity that is known to block the loop, or has never run here, lets light handlers that have
                        just begun end first: once for its name, for at most COURTESY_S
@@ -56,7 +56,7 @@ class Admission:
         records: the ledger's records; each attempt gets one first.
         catalog: the hosted activities.
         profile: the measurements of activities.
-        history: the activities that were running when a process died.
+        history: the activities that may have ended a process.
 
     """
 
@@ -82,7 +82,7 @@ class Admission:
         limit_s = self._catalog.limit_s(activity)
         attempt = Attempt(activity, index, sequence, claimed_at=asked_at, lease_s=lease_s, limit_s=limit_s)
         attempt.records = attempt.who.history = self._records
-        if self._history.any_charged and self._history.is_charged(attempt.id):
+        if self._history.any_suspects and self._history.is_suspect(attempt.id):
             attempt.is_suspect = True
             attempt.is_apart = self._catalog.has_isolates
             attempt.is_alone = not attempt.is_apart
@@ -111,9 +111,9 @@ class Admission:
     def order(self, activities: Sequence[Activity]) -> Sequence[Activity]:
         """Returns a batch in the order to start: light activities, heavy ones, suspects."""
         is_heavy = {name: self.is_heavy(name) for name in {one.name for one in activities}}
-        if self._history.any_charged:
-            is_charged = self._history.is_charged
-            return sorted(activities, key=lambda one: (is_charged(one.activity_id), is_heavy[one.name]))
+        if self._history.any_suspects:
+            is_suspect = self._history.is_suspect
+            return sorted(activities, key=lambda one: (is_suspect(one.activity_id), is_heavy[one.name]))
         if len(is_heavy) > 1:
             return sorted(activities, key=lambda one: is_heavy[one.name])
         return activities
