@@ -501,10 +501,25 @@ MUTATIONS = (
     ),
     Mutation(
         "poison",
-        WORKER + "leases/poison.py",
-        "if charges.count < self._poison_after or",
-        "if True or",
+        WORKER + "leases/suspects.py",
+        "return 0 < poison_after <= deaths and",
+        "return poison_after < 0 and",
         SYSTEM + "test_leases.py::test_a_poison_is_found_among_its_neighbours_and_they_all_complete",
+    ),
+    Mutation(
+        "neighbours that waited are no suspects",
+        WORKER + "leases/suspects.py",
+        "return Part.AGAIN if deaths_before else Part.WAITED",
+        "return Part.AGAIN",
+        CHAOS + "test_poison.py::test_n31_sleepers_of_a_killed_process_start_again_as_usual",
+    ),
+    Mutation(
+        "a kill from outside of an isolate that waits is no proof",
+        WORKER + "isolates/inside/wait_notes.py",
+        "self._keeper.note_wait(waits=True)",
+        "self._keeper.note_wait(waits=False)",
+        CHAOS
+        + "test_poison.py::test_n31_an_isolate_that_is_killed_from_outside_while_it_waits_is_not_charged",
     ),
     Mutation(
         "delays of the retry circuit",

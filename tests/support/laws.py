@@ -48,6 +48,7 @@ PURE = (
         )
     ),
     WORKER + "isolates/isolate_protocol.py",
+    WORKER + "leases/suspects.py",
 )
 PURE_NAMES = (
     "flowherd.exit_codes",

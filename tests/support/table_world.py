@@ -121,14 +121,14 @@ class FakeHistory:
         self.charged = charged or set()
 
     @property
-    def any_charged(self) -> bool:
+    def any_suspects(self) -> bool:
         return bool(self.charged)
 
     @property
     def are_about(self) -> bool:
         return bool(self.charged)
 
-    def is_charged(self, activity_id: str) -> bool:
+    def is_suspect(self, activity_id: str) -> bool:
         return activity_id in self.charged
 
 

@@ -74,7 +74,7 @@ FAILURE_CODES: Mapping[str, FailureCode] = {
     "WORKER_CRASHED": FailureCode(
         "yes",
         "The process that ran the activity died. It need not be the activity's fault.",
-        "The message names the cause and the activities that ran beside it.",
+        "The message names the cause, what the activity did then, and the activities that ran beside it.",
     ),
     "POISON": FailureCode(
         "no",

@@ -153,7 +153,7 @@ async def test_a_kept_result_is_resent_with_the_bytes_and_the_worker_id_of_the_d
             Cause.CRASH,
             signal.SIGSEGV,
             "WORKER_CRASHED",
-            "was killed by SIGSEGV while the activity ran",
+            "was killed by SIGSEGV while the activity ran, with no handler on the loop or in a thread",
         ),
         (
             "claimed",
@@ -200,9 +200,9 @@ async def test_a_death_names_what_ran_beside_and_how_large_the_process_was() -> 
     await asyncio.sleep(1.0)
     said = {id_: body["error"]["message"] for id_, body in dead.said("fail").items()}  # type: ignore[index]
     size = "was killed by SIGKILL (out of memory?), last seen with 812 MB in memory, while the activity"
-    assert said["running"].endswith(f"{size} ran beside 2 x 'render'")
+    assert said["running"].endswith(f"{size} ran and waited beside 2 x 'render'")
     assert said["claimed"].endswith(f"{size} waited to begin beside 2 x 'render', 1 x 'resize'")
-    assert said["b-0"].endswith(f"{size} ran beside 1 x 'resize', 1 x 'render'")
+    assert said["b-0"].endswith(f"{size} ran and waited beside 1 x 'resize', 1 x 'render'")
 
 
 @pytest.mark.parametrize("status", [signal.SIGSEGV, signal.SIGKILL | NOT_OUT_OF_MEMORY])
@@ -455,6 +455,7 @@ async def test_an_activity_that_is_given_up_has_failed_for_good() -> None:
     dead = DeadWorker("running")
     for sequence in (1, 2):
         dead.ledger.crash_history.charge("running", "died", sequence)
+    dead.segment.put(Cell.ON_LOOP, 1)
     dead.end()
     with capture_logs() as logs:
         await dead.keeper.all_settled()
@@ -497,6 +498,7 @@ async def test_a_death_beside_another_thread_was_not_alone(*, beside: bool) -> N
     dead = DeadThreads(*(["running"] if beside else []))
     for sequence in (1, 2):
         dead.ledger.crash_history.charge("b-1", "died", sequence)
+    dead.other.put(Cell.ON_LOOP, 1)
     dead.end()
     dead.other.end(Cause.CRASH, signal.SIGKILL)
     await dead.keeper.all_settled()
@@ -543,6 +545,7 @@ async def test_a_neighbour_whose_handler_still_runs_is_company_whatever_its_clai
     dead = DeadWorker("running", neighbour)
     for death in (1, 2):
         dead.ledger.crash_history.charge("running", f"death {death}", death)
+    dead.segment.put(Cell.ON_LOOP, 1)
     dead.end()
     await dead.keeper.all_settled()
     error = dead.said("fail")["running"]["error"]

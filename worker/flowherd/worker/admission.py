@@ -4,7 +4,7 @@ Attempts start in the order of their claims. Three things hold one back, and onc
 
     no slot            all slots are taken
     a predecessor      the handler of an earlier claim of the same activity still runs
-    a suspect          a process has died while it ran: it runs in an isolate, of at most `suspects_at_once`, or without
+    a suspect          it may have ended a process: it runs in an isolate, of at most `suspects_at_once`, or without
                        isolates alone in this process
     a permit           `max_concurrent`, and the CPUs for moved activities: see `flowherd.execution.permit_queues`
 """
@@ -52,7 +52,7 @@ class Admission:
         records: the ledger's records; each attempt gets one first.
         catalog: the hosted activities.
         profile: the measurements of activities.
-        history: the activities that were running when a process died.
+        history: the activities that may have ended a process.
 
     """
 
@@ -76,7 +76,7 @@ class Admission:
         limit_s = self._catalog.limit_s(activity)
         attempt = Attempt(activity, index, sequence, claimed_at=asked_at, lease_s=lease_s, limit_s=limit_s)
         attempt.records = attempt.who.history = self._records
-        if self._history.any_charged and self._history.is_charged(attempt.id):
+        if self._history.any_suspects and self._history.is_suspect(attempt.id):
             attempt.is_suspect = True
             attempt.is_apart = self._catalog.has_isolates
             attempt.is_alone = not attempt.is_apart
@@ -88,9 +88,9 @@ class Admission:
 
     def order(self, activities: Sequence[Activity]) -> Sequence[Activity]:
         """Returns a batch in the order to start: suspects come last."""
-        if not self._history.any_charged:
+        if not self._history.any_suspects:
             return activities
-        return sorted(activities, key=lambda one: self._history.is_charged(one.activity_id))
+        return sorted(activities, key=lambda one: self._history.is_suspect(one.activity_id))
 
     def obstacle(self, attempt: Attempt, active: Collection[Attempt], crowd: Crowd) -> Obstacle | None:
         """Returns the obstacle to an attempt for which a slot is free; None for nearly all.

@@ -65,10 +65,10 @@ class Records(Protocol):
 
 
 class History(Protocol):
-    """The activities that were running when a process died."""
+    """The activities that may have ended a process."""
 
     @property
-    def any_charged(self) -> bool:
+    def any_suspects(self) -> bool:
         """True when there are any."""
         ...
 
@@ -77,8 +77,8 @@ class History(Protocol):
         """True when the next batch may hold one."""
         ...
 
-    def is_charged(self, activity_id: str) -> bool:
-        """True when a process has died while this activity ran."""
+    def is_suspect(self, activity_id: str) -> bool:
+        """True when this activity may have ended a process."""
         ...
 
 
