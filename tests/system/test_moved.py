@@ -82,3 +82,12 @@ def test_nothing_moves_where_the_user_has_said_so(engine: Engine, run_host: Call
     eventually(lambda: host.status()["totals"]["completed"] == 4, "all four")
     assert host.status()["moved"] == []
     assert host.log("activity_moved") == []
+
+
+def test_one_that_holds_a_permit_when_it_is_moved_does_not_wait_for_it_behind_others(
+    engine: Engine, run_host: Callable[..., Host]
+) -> None:
+    """N30: with `max_concurrent`, what the loop hands over begins anew, also with its permit."""
+    run_host("one_blocker_app:registry", processes=2, url=engine.url).wait_for_log("process_ready", 3)
+    engine.submit("blocks", 8)
+    engine.wait_for("complete", 8)

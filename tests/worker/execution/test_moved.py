@@ -133,7 +133,9 @@ def test_an_activity_that_gets_no_isolate_runs_on_the_loop_again_and_the_supervi
     assert moves.moved.cannot_run("heavy", "no memory")
     assert not moves.moved.definitions
     assert moves.told() == [MoveFailed("heavy", "no memory")]
-    assert not moves.moved.cannot_run("heavy", "no memory"), "it was not moved"
+    assert moves.moved.cannot_run("heavy", "no memory"), "another run of it waited for an isolate too"
+    assert moves.told() == []
+    assert not moves.moved.cannot_run("placed", "no memory"), "it was not moved"
 
 
 @pytest.mark.parametrize(

@@ -113,13 +113,15 @@ class MovedActivities:
         return now
 
     def cannot_run(self, name: str, reason: str) -> bool:
-        """Brings an activity back for which no isolate can be had; returns False when it was not moved."""
-        if name not in self.definitions:
-            return False
-        self._kept |= {name}
-        self._bring_back(name)
-        self._tell(MoveFailed(sendable(name), sendable(reason)))
-        return True
+        """Brings an activity back for which no isolate can be had; returns False when it can never have been moved.
+
+        Others of it may have waited for isolates too: when they get none either, it is back already.
+        """
+        if name in self.definitions:
+            self._kept |= {name}
+            self._bring_back(name)
+            self._tell(MoveFailed(sendable(name), sendable(reason)))
+        return name in self._movable
 
     def demand(self, name: str) -> Demand:
         """Returns the permits that a run of this activity needs: a quarter, a half or all of those of one CPU.

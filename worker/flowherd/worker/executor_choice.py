@@ -73,7 +73,7 @@ class Executors:
         """Sets the outlet for the events of all handlers; called once, before any starts."""
         meter = self._environment.meter
         self._outlet = outlet
-        self._on_loop: Executor = OnLoop(meter, outlet, self._moved_now, self.start)
+        self._on_loop: Executor = OnLoop(meter, outlet, self._moved_now, self._start_elsewhere)
         self._in_thread: Executor = InThread(self._threads, meter, outlet)
         if self._isolates is not None:
             self._isolates.tell(outlet, self.without_isolate)
@@ -150,6 +150,11 @@ class Executors:
         attempt.is_isolated = False
         self.start(attempt)
         return True
+
+    def _start_elsewhere(self, attempt: Attempt) -> None:
+        """Starts an attempt of a moved activity anew: in a queue it must not hold what those before it wait for."""
+        self._permit_queues.leave(attempt)
+        self.start(attempt)
 
     def stop(self, attempt: Attempt) -> None:
         """Stops a handler that has begun."""
