@@ -159,6 +159,7 @@ class BuiltWorker:
         await self._files.aclose()
         await self._sdk_files.aclose()
         await self._engine.aclose()
+        await self.worker.aclose()
 
 
 def _engine_for(
