@@ -181,7 +181,7 @@ MUTATIONS = (
     Mutation(
         "a proxy's answers are tried again for ten minutes",
         WORKER + "worker/delivery.py",
-        "if now < self._since[event] + for_s:",
+        "if now < self._since[kind] + for_s:",
         "if False:",
         UNIT
         + "worker/test_reporter_proxies.py::test_a_computed_success_outlives_a_proxy_that_answers_for_a_while",
