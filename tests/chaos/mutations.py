@@ -173,21 +173,21 @@ MUTATIONS = (
     ),
     Mutation(
         "a proxy's answer is no verdict",
-        WORKER + "client/kruxia_replies.py",
-        "if is_engines(reply) and (",
-        "if (",
+        WORKER + "client/reply_classifier.py",
+        "    if not is_engines(reply):",
+        "    if status not in _ENGINES_OWN and status != 404:",
         UNIT + "client/test_kruxia.py::test_a_proxys_answer_is_no_verdict",
     ),
     Mutation(
-        "a proxy's answers are tried again for as long as the activity may run",
+        "a proxy's answers are tried again for ten minutes",
         WORKER + "worker/delivery.py",
-        "if now < self._foreign_until:",
+        "if now < self._since[kind] + for_s:",
         "if False:",
         UNIT
         + "worker/test_reporter_proxies.py::test_a_computed_success_outlives_a_proxy_that_answers_for_a_while",
     ),
     Mutation(
-        "an error of one call alone closes no circuit",
+        "an error of one call alone opens no circuit",
         WORKER + "client/circuit.py",
         " and not error.is_of_the_call",
         "",

@@ -46,6 +46,11 @@ FAILURE_CODES: Mapping[str, FailureCode] = {
         "The return value has no JSON form, or the engine refused it.",
         "The message names the path, such as `$.rows[2].price`.",
     ),
+    "NOT_DELIVERED": FailureCode(
+        "yes",
+        "For ten minutes something else answered in the engine's place, or the engine did not take the output.",
+        "The message has status, URL and words of the answers. Correct what stands before the engine.",
+    ),
     "OUTPUT_TOO_LARGE": FailureCode(
         "no",
         "The output is larger than the engine, or a proxy before it, accepts.",

@@ -91,6 +91,10 @@ WORKER_EVENTS: Mapping[str, str] = {
     "engine_unreachable": (
         "warning: The engine does not answer; `reason` says why. Calls resume by themselves."
     ),
+    "delivery_not_acknowledged": (
+        'warning: The engine answered `"acknowledged": false`. The outcome is kept and sent again for '
+        "`tried_again_for_s`, or until the lease ends."
+    ),
     "failure_given_up": "error: The engine accepted a failure in none of `tries` tries. The lease ends instead.",
     "failure_refused_by_engine": "error: The engine refused the report of a failure; `reason` says why.",
     "file_transfer_failed": "info: A file transfer failed `failures` times so far; it is tried again.",
@@ -129,8 +133,15 @@ WORKER_EVENTS: Mapping[str, str] = {
         "warning: The engine accepts other results, but not this one. It is sent again every few seconds."
     ),
     "outcome_refused_by_a_proxy": (
-        "warning: A proxy answered 4xx in the engine's place. The result is sent again for as long as the "
-        "activity may run."
+        "warning: Something else answered in the engine's place: `reason` has URL, status and words. The "
+        "outcome is sent again for `tried_again_for_s`."
+    ),
+    "outcome_too_large_for_a_proxy": (
+        "warning: A proxy answered 413 in the engine's place. The outcome is sent again for "
+        "`tried_again_for_s`."
+    ),
+    "output_not_delivered": (
+        "error: The engine never took a result, for the reason given. A retryable failure is reported instead."
     ),
     "outcome_undelivered": (
         "error: A stop ran out of time before a result was delivered. The lease ends instead."

@@ -137,7 +137,7 @@ async def test_a_proxys_answer_to_a_beat_loses_no_lease_and_delays_no_other(stat
     """N7: a foreign 409 is no lost lease; the beat is repeated soon."""
     host = LeasedHost()
     index, sequence = host.claim()
-    foreign = ForeignReply(f"status {status}: <html>", status)
+    foreign = ForeignReply(f"status {status}: <html>")
     host.engine.script("heartbeat", foreign, foreign)
     await asyncio.sleep(26.0)
     assert host.beats == ["a-1"] * 3

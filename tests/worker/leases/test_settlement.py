@@ -308,7 +308,7 @@ async def test_a_refused_kept_result_becomes_a_failure() -> None:
 async def test_a_proxys_answer_settles_nothing(status: int) -> None:
     """N7: a kept result is delivered, and work handed back, once the engine itself answers."""
     dead = DeadWorker("running", "kept")
-    foreign = ForeignReply(f"status {status}: <html>", status)
+    foreign = ForeignReply(f"status {status}: <html>")
     dead.engine.script("complete", *[foreign] * 5)
     dead.engine.script("fail", *[foreign] * 5)
     dead.end()

@@ -13,7 +13,7 @@ import structlog
 
 from flowherd.activities_and_outcomes import Activity
 from flowherd.client.engine_protocol import Batch, Undecodable
-from flowherd.errors import EngineUnavailable
+from flowherd.errors import ForeignReply
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -85,7 +85,7 @@ def decode_batch(body: bytes, worker_id: str, undecoded: Collection[str] = froze
         undecoded: names of activities whose parameters stay encoded, as a part of `body`.
 
     Raises:
-        EngineUnavailable: it is not a poll reply; activities it claimed stay claimed until their leases end (fact 2).
+        ForeignReply: it is not a poll reply; activities it claimed stay claimed until their leases end (fact 2).
 
     """
     if not undecoded and (activities := _all_sound(body, worker_id)) is not None:
@@ -96,11 +96,11 @@ def decode_batch(body: bytes, worker_id: str, undecoded: Collection[str] = froze
         pieces = _pieces(body)
         if pieces is None:
             reason = f"an unreadable poll reply of {len(body)} bytes ({type(error).__name__})"
-            raise EngineUnavailable(reason, in_doubt=True) from None
+            raise _not_a_poll_reply(reason) from None
         decoded = [_decode_piece(piece, worker_id) for piece in pieces if piece.strip()]
     else:
         if not isinstance(items, list):
-            raise EngineUnavailable("a poll reply whose activities are not a list", in_doubt=True)
+            raise _not_a_poll_reply("a poll reply whose activities are not a list")
         decoded = [_decode_item(item, worker_id) for item in items]
     if nameless := decoded.count(None):
         log.error("activities_without_id", count=nameless, worker_id=worker_id)
@@ -109,6 +109,12 @@ def decode_batch(body: bytes, worker_id: str, undecoded: Collection[str] = froze
         undecodable=[item for item in decoded if isinstance(item, Undecodable)],
         reply=body,
     )
+
+
+def _not_a_poll_reply(reason: str) -> ForeignReply:
+    error = ForeignReply(reason)
+    error.is_of_the_call = False  # it speaks of all calls
+    return error
 
 
 class _Reply(msgspec.Struct):

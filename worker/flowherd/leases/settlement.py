@@ -172,7 +172,8 @@ class Settlement:
         self, segment: Segment, record: Record, remains: Remains, ids: Mapping[str, Any]
     ) -> _Told:
         """Retries through outages; raises the last EngineError when it gives up."""
-        give_up_at = self._clock() + max(record.lease_s, _TRIED_FOR_AT_LEAST_S)
+        began_at = self._clock()
+        give_up_at = began_at + max(record.lease_s, _TRIED_FOR_AT_LEAST_S)
         failures = 0
         while True:
             try:
@@ -187,14 +188,15 @@ class Settlement:
                     raise
                 if failures == 1:
                     log.warning("settlement_delayed", reason=str(error), **ids)
-                await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
+                lasted_s = self._clock() - began_at
+                await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng, lasted_s=lasted_s))
 
     async def _tell(self, segment: Segment, record: Record, remains: Remains) -> _Told:
         """Sends the stored result, or else a failure, once."""
         kept = segment.journal(record.index) if record.claim is Claim.REPORTING else None
         if kept is not None:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
-            if answer.verdict is not Verdict.REFUSED:
+            if answer.verdict not in {Verdict.REFUSED, Verdict.TOO_LARGE}:
                 return _Told(_settled(answer, Settled.COMPLETED))
         cost_usd, usage = spent_of(segment, record)
         failure = self._reports.failure_of(segment, record, remains)
@@ -213,6 +215,7 @@ _OTHERWISE = {
     Verdict.GONE: Settled.BEFORE,
     Verdict.UNKNOWN: Settled.UNKNOWN,
     Verdict.REFUSED: Settled.REFUSED,
+    Verdict.TOO_LARGE: Settled.REFUSED,
 }
 
 

@@ -44,11 +44,18 @@ if TYPE_CHECKING:
 _ACCEPTED = Delivered.ACCEPTED  # a module constant: an enum lookup per activity is slow
 _LOST = Ending.LOST  # also after an internal error: the lease ends, and another worker runs the activity
 _ENDINGS = dict.fromkeys(Delivered, _LOST) | dict.fromkeys(
-    (Delivered.ACCEPTED, Delivered.LAST, Delivered.REPLACED), Ending.FAILED
+    (Delivered.ACCEPTED, Delivered.LAST, Delivered.REPLACED, Delivered.UNDELIVERED), Ending.FAILED
 )
-_REFUSED = Failed(
-    "INVALID_OUTPUT", "the engine refused the output: see output_refused in the log", retryable=False
-)
+_INSTEAD = {  # of the output
+    Delivered.REPLACED: Failed(
+        "INVALID_OUTPUT", "the engine refused the output: see output_refused in the log", retryable=False
+    ),
+    Delivered.UNDELIVERED: Failed(
+        "NOT_DELIVERED",
+        "the engine never took the output: see output_not_delivered in the log",
+        retryable=True,
+    ),
+}
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -290,7 +297,7 @@ class Attempts:
         ending, told = _ENDINGS[end], outcome if isinstance(outcome, Failed) else None
         if told is None:
             ending = Ending.COMPLETED if end is _ACCEPTED else ending
-            told = _REFUSED if end is Delivered.REPLACED else None
+            told = _INSTEAD.get(end)
         elif end is Delivered.LAST:
             told = replace(told, retryable=False)
         if attempt.outcome is outcome and attempt.is_reporting and not self._is_abandoned:

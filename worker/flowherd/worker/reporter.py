@@ -188,8 +188,9 @@ class Reporter:
             self._changes.note()
 
     def _put_off(self, delivery: Delivery) -> None:
-        """Schedules a later try of this delivery alone; the circuit stays open for others."""
-        due_at = self._loop.time() + delivery.pause_s(self._rng)
+        """Schedules a later try of this delivery alone; the circuit stays closed for others."""
+        now = self._loop.time()
+        due_at = now + delivery.pause_s(self._rng, now)
         heappush(self._later, (due_at, next(self._numbers), delivery))
         if self._later[0][2] is delivery:
             self._set_timer()
