@@ -569,8 +569,8 @@ MUTATIONS = (
     Mutation(
         "a wait that nothing explains ends",
         WORKER + "worker/backlog.py",
-        "return Overdue(waited_s, self.reason(attempt, now), is_new, limit_at <= now)",
-        "return Overdue(waited_s, self.reason(attempt, now), is_new, is_over=False)",
+        "return Overdue(waited_s, self.reason(attempt), is_new, limit_at <= now)",
+        "return Overdue(waited_s, self.reason(attempt), is_new, is_over=False)",
         UNIT
         + "worker/test_admission_starves_nobody.py"
         + "::test_what_does_not_begin_is_named_once_and_requeued_after_its_limit",
@@ -578,8 +578,8 @@ MUTATIONS = (
     Mutation(
         "few isolates for suspects",
         WORKER + "worker/executor_choice.py",
-        "self._config.suspects_at_once, begin)",
-        "1 << 10, begin)",
+        "range(self._config.suspects_at_once)",
+        "range(1 << 10)",
         UNIT
         + "worker/test_attempts_apart.py"
         + "::test_n13_the_limit_of_suspects_in_isolates_is_one_for_all_processes_of_a_host",
