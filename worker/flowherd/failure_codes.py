@@ -61,6 +61,11 @@ FAILURE_CODES: Mapping[str, FailureCode] = {
         "Somebody ran `flowherd ctl cancel`.",
         "None needed.",
     ),
+    "TASK_CANCELLED": FailureCode(
+        "yes",
+        "Code of the app or of a library cancelled the handler's task. It need not be the activity's fault.",
+        "The message names the activity whose code cancelled all tasks. Let code cancel only what it has started.",
+    ),
     "UNKNOWN_ACTIVITY": FailureCode(
         "yes",
         "The app has no activity of that name.",

@@ -56,6 +56,15 @@ WORKER_EVENTS: Mapping[str, str] = {
     ),
     "admin_port_quiet": "info: The admin port has room again; `turned_away` clients were dropped.",
     "advice": "info: `flowherd advise` has a new verdict about an activity: `verdict` and `reason`.",
+    "cancel_ignored": (
+        "warning: Code of an activity, of the app or of a library cancelled tasks of flowherd itself, such as by "
+        "`asyncio.all_tasks()`. They go on; handlers that it cancelled too fail as `TASK_CANCELLED`. `name` and "
+        "`at` say which code, as far as it is known. Cancel only tasks that you have started."
+    ),
+    "cancels_do_not_stop": (
+        "error: It happened `count` times in `within_s` seconds. The process ends and is replaced; "
+        "`python -m flowherd` requeues its work and ends. See the `cancel_ignored` lines."
+    ),
     "checkpoint_ignored": (
         "warning: The stored checkpoint could not be read. The activity starts from the beginning."
     ),
@@ -111,6 +120,10 @@ WORKER_EVENTS: Mapping[str, str] = {
     "loop_blocked": (
         "warning: A handler keeps the event loop busy; `place` is the line. `flowherd advise` says where it"
         " should run."
+    ),
+    "loop_stop_ignored": (
+        "warning: Code of an activity, of the app or of a library called `stop` on the event loop. The loop goes on. "
+        "`name` and `at` say which code, as far as it is known."
     ),
     "outcome_not_taken_yet": (
         "warning: The engine accepts other results, but not this one. It is sent again every few seconds."

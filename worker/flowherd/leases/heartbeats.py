@@ -129,6 +129,10 @@ class Heartbeats:
         if self._trouble and not any(map(self._is_in_trouble, self._watched.values())):
             self._trouble.over(now)
 
+    async def aclose(self) -> None:
+        """Ends all calls."""
+        await self._tasks.end()
+
     def _is_in_trouble(self, watch: _Watch) -> bool:
         """True when the last try failed, or the call under way began in the silence and may stay unanswered."""
         in_silence = watch.begun_at is not None and watch.begun_at <= self._contact.heard_since

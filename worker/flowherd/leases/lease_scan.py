@@ -97,6 +97,11 @@ class LeaseKeeper:
             await self.woken.wait()
             timer.cancel()
 
+    async def aclose(self) -> None:
+        """Ends all calls, once `run` has ended and the connections are closed."""
+        await self._tasks.end()
+        await self._heartbeats.aclose()
+
     def _rests(self) -> bool:
         """True when still no record is held; announces the rest before it looks, so that no claim is missed."""
         now = self._clock()

@@ -160,6 +160,7 @@ class BuiltWorker:
         await self._files.aclose()
         await self._sdk_files.aclose()
         await self._engine.aclose()
+        await self.worker.aclose()
 
 
 def _files(config: WorkerConfig, tokens: LedgerTokens | None) -> FileAccess:

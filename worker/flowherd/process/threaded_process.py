@@ -171,7 +171,7 @@ class _Crew:
             loop = new_loop(setup.config.loop)()
             asyncio.set_event_loop(loop)
             end_forked_copies.guard(loop, self._link)
-            last_word = run_to_the_end(loop, self._work(number, setup))
+            last_word = run_to_the_end(loop, self._work(number, setup), lambda: leave(Exit.INTERNAL))
         except BaseException as error:  # noqa: BLE001 - the main thread raises it and ends the process
             self._heard.put(_Raised(error))
         else:

@@ -103,7 +103,8 @@ def main(setup: ChildSetup, link: Link) -> int:
     asyncio.set_event_loop(loop)
     end_forked_copies.guard(loop, link)
     try:
-        stopped = run_to_the_end(loop, _work(setup, loaded.registry, link, orders, tracing))
+        work = _work(setup, loaded.registry, link, orders, tracing)
+        stopped = run_to_the_end(loop, work, lambda: leave(Exit.INTERNAL))
     except LifespanFailed as error:
         return refuse(link, boot_failed(Exit.BOOT_FAILED, str(error), error.report))
     send_last(link, stopped)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flowherd.ledger import Segment
     from flowherd.ledger.earlier_attempts import SeenRow
     from flowherd.link.messages import Stopped
+    from flowherd.own_tasks import OwnTask
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.adopter import Offers
@@ -235,7 +236,7 @@ class Worker:
             polling.result()  # the poller never ends by itself: this raises what ended it
         return await self._stop(polling)
 
-    async def _stop(self, polling: asyncio.Task[None]) -> Stopped:
+    async def _stop(self, polling: OwnTask[None]) -> Stopped:
         """Stops polling, waits for the poll, lets activities end and be reported, and requeues the rest."""
         self._poller.set_mode(PollMode.STOPPING)
         self._segment.put(Cell.ADOPTS, 0)
@@ -259,24 +260,28 @@ class Worker:
         if self.isolates is not None:
             self.isolates.close()
         undelivered = self._attempts.undelivered
-        ended.cancel()
+        await self._tasks.end()
         return stopped(self._attempts.released, undelivered)
 
-    def _end_polling(self, polling: asyncio.Task[None]) -> None:
+    async def aclose(self) -> None:
+        """Waits for the last calls to end, once the engine's connections are closed."""
+        await self._reporter.aclose()
+
+    def _end_polling(self, polling: OwnTask[None]) -> None:
         if not polling.done():
             log.warning(
                 "poll_abandoned",
                 worker_id=self._poller.in_flight,
                 note="what it may have claimed is handed out again when the leases end",
             )
-            polling.cancel()
+            polling.end()
 
-    async def _all_ended(self, polling: asyncio.Task[None]) -> None:
+    async def _all_ended(self, polling: OwnTask[None]) -> None:
         """Waits for the poll, whose activities are owed too, and then for all attempts."""
         await asyncio.wait({polling})
         await self._attempts.all_ended()
 
-    async def _until_due(self, work: asyncio.Task[None]) -> None:
+    async def _until_due(self, work: OwnTask[None]) -> None:
         """Waits for `work` until the time of the current order is up; a stricter order shortens the wait."""
         while not work.done():
             assert self._order is not None
@@ -285,12 +290,12 @@ class Worker:
                 return
             await self._wait(work, wait_s)
 
-    async def _wait(self, work: asyncio.Task[None], timeout_s: float | None) -> None:
+    async def _wait(self, work: OwnTask[None], timeout_s: float | None) -> None:
         """Waits for `work`, a new order, or the timeout, whichever is first."""
         self._ordered.clear()
         order = self._tasks.spawn(self._until_ordered())
         await asyncio.wait({work, order}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        order.cancel()
+        order.end()
 
     async def _until_ordered(self) -> None:
         await self._ordered.wait()
