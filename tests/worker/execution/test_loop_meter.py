@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flowherd.execution.blocked_loop import BLOCKED_S, Watchdog
+from flowherd.execution.blocked_loop import BLOCKED_S, Occupied, Watchdog
 from flowherd.execution.loop_meter import LIGHT_S, LoopMeter
 from flowherd.execution.on_loop import Steps
 
@@ -130,6 +130,26 @@ async def test_the_watchdog_names_the_line_that_blocks_and_counts_each_step_once
     assert places[0].startswith(__file__)
     assert places[1] is None
     assert found == [1]
+
+
+async def test_a_step_that_waited_for_the_gil_of_a_thread_that_has_ended_occupied_no_loop() -> None:
+    """N30: the watchdog looks after both."""
+    meter = LoopMeter()
+    told: list[Occupied] = []
+    watchdog = Watchdog(meter, lambda _: None, occupied=told.append)
+    holds = threading.Thread(target=lambda: sum(range(10_000_000)))
+
+    async def waits() -> None:
+        holds.start()
+        while holds.is_alive():
+            threading.Event().wait(0.001)
+
+    stay = meter.enter_thread("holds")
+    await run(meter, waits())
+    meter.leave_thread("holds", stay)
+    assert meter.occupying
+    watchdog.look()
+    assert told == []
 
 
 def _look_twice(watchdog: Watchdog) -> list[str | None]:

@@ -160,8 +160,8 @@ class Watchdog:
             self._frozen_s += frozen_s(late_s, queued_s() - queued, own_switches() - switches)
 
     def _read(self) -> Reading:
-        now = time.perf_counter()
-        return self._figures.read(now, self._frozen_s, with_gil=bool(self._meter.in_threads))
+        now, stays = time.perf_counter(), self._meter.stays_ended
+        return self._figures.read(now, self._frozen_s, with_gil=True)._replace(stays_ended=stays)
 
     def look(self) -> str | None:
         """Judges the steps since the last look, and the current one; returns the place of one that blocks."""
@@ -190,7 +190,7 @@ class Watchdog:
             self._tell(step.run, Occupied(step.name, "", kept_s, share, is_over=True))
 
     def _occupied_s(self, before: Reading, reading: Reading, length_s: float) -> float:
-        beside_threads = bool(self._meter.in_threads)
+        beside_threads = bool(self._meter.in_threads) or self._meter.stays_ended != before.stays_ended
         return occupied_s(before, reading, length_s, beside_threads=beside_threads)
 
     def _tell(self, run: int, found: Occupied) -> None:

@@ -53,6 +53,7 @@ class LoopMeter:
         occupying: ended steps of `OCCUPIES_S` or longer, for the watchdog's thread to judge.
         busy_since: the time at which the first handler began after a time without any, in `perf_counter` seconds.
         in_threads: the number of handlers in threads now, by activity; read by the watchdog's thread.
+        stays_ended: the number of handlers in threads that have ended; read by the watchdog's thread.
         busy_mean_s: the recent mean of seconds that an attempt occupied this process, on its loop or in threads.
         on_long_step: called with the seconds of each step of `BLOCKER_S` or longer.
         cpu_shares: the recent share of a CPU that an attempt in an isolate took while it had not to wait for one.
@@ -78,6 +79,7 @@ class LoopMeter:
         self.occupying: deque[LongStep] = deque(maxlen=_MOST_REMEMBERED)
         self.busy_since = 0.0
         self.in_threads: Counter[str] = Counter()
+        self.stays_ended = 0
         self.busy_mean_s = 0.0
         self.cpu_shares: dict[str, float] = {}
         self.stepping = threading.Event()
@@ -130,6 +132,7 @@ class LoopMeter:
         self.in_threads[name] -= 1
         if not self.in_threads[name]:
             del self.in_threads[name]
+        self.stays_ended += 1
         self._ends()
 
     def enter_isolate(self) -> None:

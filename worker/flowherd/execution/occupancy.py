@@ -27,6 +27,7 @@ class Reading(NamedTuple):
         queued_s: its time runnable without a CPU.
         gil_s: the most that it can have waited for the GIL, by its voluntary context switches.
         frozen_s: the time in which the process was stopped.
+        stays_ended: the handlers in threads that have ended.
 
     """
 
@@ -35,6 +36,7 @@ class Reading(NamedTuple):
     queued_s: float = 0.0
     gil_s: float = 0.0
     frozen_s: float = 0.0
+    stays_ended: int = 0
 
 
 def occupied_s(before: Reading, after: Reading, length_s: float, *, beside_threads: bool) -> float:
