@@ -524,8 +524,8 @@ MUTATIONS = (
     Mutation(
         "delays of the retry circuit",
         WORKER + "client/circuit.py",
-        "self._reopens_at = now + self._delay_s(error)",
-        "self._reopens_at = now",
+        "self._probes_at = now + self._delay_s(error, now - self._opened_at)",
+        "self._probes_at = now",
         CHAOS + "test_partitions.py::test_results_that_wait_for_the_engine_are_few_calls_and_all_delivered",
     ),
     Mutation(
