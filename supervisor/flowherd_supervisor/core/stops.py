@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 RELEASE_WITHIN_S = 0.5  # on the second signal; then SIGKILL
 DRAIN_MARGIN_S = 1.5  # beyond the graceful timeout, for workers to release the rest
-SETTLE_WITHIN_S = 5.0  # for the keeper, after a drain
+SETTLE_WITHIN_S = (
+    3.0  # for the keeper, after a drain: with the margins a stop takes less than 5 s beyond its time
+)
 SETTLE_IN_HURRY_S = 0.4
 KEEPER_MARGIN_S = 0.1
 _TIME_IS_UP, _NOT_SETTLED = "the time to stop is up", "it could not settle in time"

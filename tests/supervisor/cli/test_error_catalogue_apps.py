@@ -183,7 +183,7 @@ FAULTS = [
         "there is no such folder",
         words="--app-dir nowhere",
     ),
-    Fault("more processes than there can be", 2, "--processes", "at most 1024", words="-p 2000"),
+    Fault("more processes than there can be", 2, "--processes", "at most 256", words="-p 257"),
     Fault("more slots than there can be", 2, "--concurrency", "at most 100000", words="-c 200000"),
     Fault(
         "replies without bound",

@@ -45,6 +45,7 @@ def test_p18_a_process_without_a_slot_is_refused(total: int, processes: int) -> 
     [
         (None, None, 2, (2, 16)),
         (None, None, 8, (8, 32)),
+        (None, None, 512, (256, 1024)),
         (6, None, 2, (6, 24)),
         (1, None, 64, (1, 16)),
         (None, 2, 8, (2, 2)),

@@ -188,7 +188,7 @@ def test_a_keeper_that_dies_in_its_last_minute_is_replaced_for_the_rest_of_it() 
     brain = Brain().serve()
     brain.hears(STOP, exited(0), exited(1))
     assert brain.hears(exited(KEEPER, status=SIGKILLED), after=2.0) == [Spawn(KEEPER, 2, 0)]
-    assert brain.hears(forked(KEEPER, 2)) == [FinishKeeper(2, pytest.approx(3.0))]
+    assert brain.hears(forked(KEEPER, 2)) == [FinishKeeper(2, pytest.approx(1.0))]
     assert brain.hears(exited(KEEPER, 2, status=0)) == [Exit(0)]
 
 

@@ -32,7 +32,7 @@ from flowherd_supervisor.core.state import Mode
 
 BLOCKS, PER_BLOCK = 10, 100
 DIES_WITHIN_S = 0.2  # from SIGKILL to waitpid, and from Spawn to its answer
-STOP_BEYOND_GRACE_S = 9.0  # margin of the drain, the keeper's settlement, its restarts, and exits
+STOP_BEYOND_GRACE_S = 7.0  # margin of the drain, the keeper's settlement, its restarts, and exits
 
 
 class History(World):

@@ -87,7 +87,7 @@ def test_during_a_stop_it_dies_with_its_worker_and_the_keeper_waits_for_that(bra
     assert brain.hears(exited(0, status=SIGKILLED)) == [KillIsolate(*A)]
     assert brain.hears(exited(1, status=0)) == [Kill(ZYGOTE, 1)]
     assert brain.hears(exited(ZYGOTE, status=SIGKILLED)) == []
-    assert brain.hears(gone(SIGKILLED)) == [TellIsolateEnded(*A, SIGKILLED, ""), FinishKeeper(1, 5.0)]
+    assert brain.hears(gone(SIGKILLED)) == [TellIsolateEnded(*A, SIGKILLED, ""), FinishKeeper(1, 3.0)]
 
 
 def test_a_drain_still_makes_them_and_a_release_does_not(brain: Brain) -> None:

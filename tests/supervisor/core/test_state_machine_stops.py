@@ -26,7 +26,7 @@ def test_p2_the_first_signal_drains_every_worker_and_a_clean_end_is_exit_0() -> 
     brain = Brain(graceful_timeout_s=30.0).serve()
     assert brain.hears(STOP) == [Drain(0, 1, 30.0), Drain(1, 1, 30.0)]
     assert brain.hears(exited(0, status=0)) == []
-    assert brain.hears(exited(1, status=0)) == [FinishKeeper(1, pytest.approx(5.0))]
+    assert brain.hears(exited(1, status=0)) == [FinishKeeper(1, pytest.approx(3.0))]
     assert brain.hears(exited(KEEPER, status=0)) == [Exit(0)]
 
 
@@ -59,6 +59,17 @@ def test_the_time_to_drain_ends_in_kills_and_exit_6() -> None:
     assert brain.at(100) == []
     brain.hears(exited(0, status=SIGKILLED), exited(1, status=SIGKILLED))
     assert brain.hears(exited(KEEPER, status=0)) == [Exit(6)]
+
+
+def test_p2_a_stop_takes_at_most_5_s_beyond_its_time_though_the_engine_is_away() -> None:
+    """Whatever stops us waits no longer before it kills: at the limit of the drain, then at that of the keeper."""
+    brain = Brain(graceful_timeout_s=30.0).serve()
+    began = brain.now
+    brain.hears(STOP)
+    brain.at(brain.state.next_deadline - brain.now)
+    brain.hears(exited(0, status=SIGKILLED), exited(1, status=SIGKILLED))
+    assert brain.at(brain.state.next_deadline - brain.now) == [Kill(KEEPER, 1)]
+    assert brain.now - began < 30 + 5
 
 
 def test_p4_the_second_signal_releases_and_the_third_kills() -> None:

@@ -288,7 +288,7 @@ def test_in_a_drain_the_zygote_stays_until_the_last_worker_has_ended() -> None:
     assert brain.hears(STOP) == [Drain(0, 1, 30.0), Drain(1, 1, 30.0)]
     assert brain.hears(exited(0, status=0)) == []
     assert brain.hears(exited(1, status=0)) == [Kill(ZYGOTE, 1)]
-    assert brain.hears(exited(ZYGOTE, status=SIGKILLED)) == [FinishKeeper(1, 5.0)]
+    assert brain.hears(exited(ZYGOTE, status=SIGKILLED)) == [FinishKeeper(1, 3.0)]
     assert brain.hears(exited(KEEPER, status=0)) == [Exit(0)]
 
 
@@ -303,7 +303,7 @@ def test_a_zygote_that_dies_during_a_drain_is_not_replaced() -> None:
     brain = zygoteed().serve_from_zygote()
     assert brain.hears(STOP, exited(ZYGOTE, status=SIGKILLED)) == [Drain(0, 1, 30.0), Drain(1, 1, 30.0)]
     brain.hears(exited(0, status=0))
-    assert brain.hears(exited(1, status=0)) == [FinishKeeper(1, 5.0)]
+    assert brain.hears(exited(1, status=0)) == [FinishKeeper(1, 3.0)]
 
 
 def test_c20_a_version_whose_first_process_does_not_start_leaves_the_old_one_to_fork_from() -> None:

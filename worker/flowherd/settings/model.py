@@ -22,7 +22,7 @@ from flowherd.settings.parsing import (
     TransportName,
     is_host,
 )
-from flowherd.settings.sizes_and_warnings import choose_sizes
+from flowherd.settings.sizes_and_warnings import MOST_PROCESSES, choose_sizes
 from flowherd.settings.worker_config import (
     DEFAULT_TRANSPORT,
     MAX_POLL,
@@ -76,10 +76,10 @@ class Settings(BaseModel):
 
     processes: CountOrAuto = _env(
         "WORKER_PROCESSES",
-        "worker processes; auto = usable CPUs (affinity and cgroup quota)",
+        f"worker processes, at most {MOST_PROCESSES}; auto = usable CPUs (affinity and cgroup quota)",
         None,
         ge=1,
-        le=1024,
+        le=MOST_PROCESSES,
     )
     concurrency: CountOrAuto = _env(
         "WORKER_MAX_ACTIVITIES",

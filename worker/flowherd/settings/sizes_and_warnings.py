@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SLOTS_PER_PROCESS = 4
 FEWEST_SLOTS = 16
+MOST_PROCESSES = 256  # all look at the cells of all: 1,000 took 20 GB, and `status` and a stop came too late
 MANY_PER_CPU = 8  # processes per CPU, beyond which there is a warning
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 
@@ -34,7 +35,7 @@ def choose_sizes(processes: int | None, concurrency: int | None, usable_cpus: in
             f"Use --concurrency {processes} or more, or --processes {concurrency} or fewer"
         )
     if processes is None:
-        processes = usable_cpus if concurrency is None else min(usable_cpus, concurrency)
+        processes = min(usable_cpus, MOST_PROCESSES, usable_cpus if concurrency is None else concurrency)
     if concurrency is None:
         concurrency = max(FEWEST_SLOTS, SLOTS_PER_PROCESS * processes)
     return processes, concurrency
