@@ -27,7 +27,7 @@ from flowherd.worker.attempt_table_types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 NAMES = ("light", "heavy", "thread", "limited")
 LIMIT_S = 5.0
@@ -84,6 +84,9 @@ class FakeRecords:
     def not_completed(self, activity_id: str) -> None:
         """Writes no line."""
 
+    def busy_until(self, names: Collection[str]) -> float:
+        return 0.0
+
     def begun_at(self, name: str) -> float:
         return 100.0 if name == "limited" else 0.0
 
@@ -105,7 +108,7 @@ class FakeCatalog:
         return name != "thread"
 
     def rivals(self, name: str) -> tuple[str, ...]:
-        return (name,)
+        return ()
 
 
 class FakeProfile:

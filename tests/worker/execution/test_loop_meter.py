@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 import time
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from flowherd.execution.blocked_loop import BLOCKED_S, Occupied, Watchdog
 from flowherd.execution.loop_meter import LIGHT_S, LoopMeter
 from flowherd.execution.on_loop import Steps
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Marks:
@@ -150,6 +155,29 @@ async def test_a_step_that_waited_for_the_gil_of_a_thread_that_has_ended_occupie
     assert meter.occupying
     watchdog.look()
     assert told == []
+
+
+async def test_a_first_import_occupies_the_loop_once_and_is_no_habit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process imports a module once, so two of them would move an innocent activity."""
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.6)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    meter, occupied = LoopMeter(), []
+    watchdog = Watchdog(meter, lambda _: None, occupied=occupied.append)
+    places: list[str | None] = []
+
+    async def imports() -> None:
+        looker = threading.Thread(target=lambda: places.extend(_look_twice(watchdog)))
+        looker.start()
+        importlib.import_module("slow_to_import")
+        looker.join()
+
+    watchdog.look()
+    await run(meter, imports())
+    watchdog.look()
+    assert places[0] is not None, "it was seen"
+    assert occupied == []
 
 
 def _look_twice(watchdog: Watchdog) -> list[str | None]:

@@ -174,3 +174,16 @@ def test_without_a_link_nothing_moves(moves: Process) -> None:
     alone.occupied(run_of("heavy"))
     alone.set({"heavy": 1.0}, ())
     assert not alone.definitions
+
+
+def test_an_activity_that_rarely_occupies_the_loop_is_not_reported(moves: Process) -> None:
+    """A collection of garbage, or a short freeze, hits what runs most."""
+    profile = moves.profiles.by_name["heavy"]
+    for _ in range(500):
+        profile.kept_loop(0.001, 0.001)
+    moves.moved.occupied(run_of("heavy", is_over=False))
+    moves.moved.occupied(run_of("heavy")._replace(is_new=False))
+    assert moves.told() == []
+    profile.kept_loop(0.2, 0.2)
+    moves.moved.occupied(run_of("heavy"))
+    assert len(moves.told()) == 1, "twice in a row is a habit"

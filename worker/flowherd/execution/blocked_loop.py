@@ -41,6 +41,7 @@ _LOOK_AGAIN_S = (
 _RESTS_AFTER = 10  # looks in vain
 _SAY_AGAIN_AFTER_S = 60.0
 _RUNS_REMEMBERED = 1024
+_IMPORTS = "<frozen importlib._bootstrap>"
 _NOT_THE_USERS = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     | {str(Path(__file__).parent)}
@@ -64,6 +65,7 @@ class Occupied(NamedTuple):
         seconds: the time in its longest step so far.
         cpu_share: the share of a CPU that this step took, between `LEAST_SHARE` and 1.
         is_over: True when the step has ended.
+        is_new: True when nothing was told of the run before.
 
     """
 
@@ -72,6 +74,7 @@ class Occupied(NamedTuple):
     seconds: float
     cpu_share: float
     is_over: bool
+    is_new: bool = True
 
 
 def _nothing(_: Occupied) -> None:
@@ -177,7 +180,10 @@ class Watchdog:
         kept_s = self._occupied_s(self._before, reading, reading.at - since)
         if kept_s < OCCUPIES_S:
             return None
-        place = place_of(sys._current_frames().get(self._loop_thread))  # noqa: SLF001 - documented
+        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - documented
+        place = place_of(frame)
+        if is_importing(frame):
+            self._told.setdefault(attempt.sequence, "")  # once in a process: no habit of the activity
         share = cpu_share(self._before, reading, kept_s)
         self._tell(attempt.sequence, Occupied(attempt.activity.name, place, kept_s, share, is_over=False))
         return self._log(attempt.activity.name, place, since) if kept_s >= BLOCKED_S else None
@@ -201,7 +207,7 @@ class Watchdog:
             self._told[run] = "" if found.is_over else found.place
         elif found.is_over and (place := self._told[run]):
             self._told[run] = ""
-            found = found._replace(place=place)
+            found = found._replace(place=place, is_new=False)
         else:
             return
         self._occupied(found)
@@ -222,6 +228,15 @@ class Watchdog:
                 **{"name": name, **self._ids()},
             )
         return place
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """True when the frame, or one that it was called by, imports a module."""
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTS:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def place_of(frame: FrameType | None) -> str:

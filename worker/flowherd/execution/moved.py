@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from flowherd.execution.occupancy import LEAST_SHARE
+from flowherd.ledger.activity_cost_table import Metric
 from flowherd.ledger.permits import Demand
 from flowherd.link.bounded_messages import sendable
 from flowherd.link.link import LinkClosed
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from flowherd.worker.attempt import Attempt
 
 POOL = "\0moved"  # of their permits; the name of an activity has no NUL
+_RARE_AFTER = 10  # runs in this process that did not occupy the loop
 PERMITS_PER_CPU = round(1 / LEAST_SHARE)
 
 
@@ -70,6 +72,8 @@ class MovedActivities:
         movable = (found.name for found in registry if found.mode is Mode.LOOP and not found.is_placed)
         self._movable = frozenset(movable if link is not None else ())
         self._kept: frozenset[str] = frozenset()
+        self._occupied_at: dict[str, int] = {}  # attempts that had ended by then
+        self._is_rare = False
         self.definitions: dict[str, ActivityDefinition] = {}
         self.has_moved = False
 
@@ -79,13 +83,25 @@ class MovedActivities:
     def occupied(self, run: Occupied) -> None:
         """Tells the supervisor of a run that occupies the loop; called by the watchdog's thread."""
         name = run.name
+        if name not in self._movable:
+            return
+        if run.is_new:
+            self._is_rare = self._was_rare(name)
         is_settled = name in self._kept or name in self.definitions
-        if name in self._movable and (
-            run.is_over or not is_settled
-        ):  # the end of a run from before the move counts
+        if not self._is_rare and (run.is_over or not is_settled):  # a run from before the move ends
             found = self._registry.lookup(name)
             place = run.place or ("" if found is None else found.origin)
             self._tell(LoopBlocked(sendable(name), sendable(place), run.seconds, run.cpu_share, run.is_over))
+
+    def _was_rare(self, name: str) -> bool:
+        """True when the activity has run so often since it last occupied the loop that another cause is likelier.
+
+        A collection of garbage and a short freeze hit any activity now and then, the more often the more it runs.
+        """
+        profile = self._profiles.by_name.get(name)
+        ended = 0 if profile is None else int(profile[Metric.ATTEMPTS])
+        before, self._occupied_at[name] = self._occupied_at.get(name, 0), ended
+        return ended - before > _RARE_AFTER
 
     def set(self, shares: Mapping[str, float], kept: Collection[str]) -> None:
         """Sets what is moved, with its measured share of a CPU, and what is kept on the loop."""

@@ -14,6 +14,7 @@ When the engine hands out an activity that is already held, the state pair decid
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -333,13 +334,13 @@ class AttemptTable:
         if not is_detached:
             self._records.follow(attempt)
 
-    def _begun_at(self, name: str) -> float:
-        """Returns the start of the newest running attempt that took a permit of the same pool (monotonic seconds)."""
-        return max(map(self._records.begun_at, self._admission.rivals(name)), default=0.0)
-
     def _not_begun(self, attempt: Attempt, now: float) -> None:
         """Warns once; requeues when no progress explains the wait."""
-        overdue = self.backlog.overdue(attempt, now, self._begun_at)
+        rivals = self._admission.rivals(attempt.activity.name)
+        overdue = self.backlog.overdue(attempt, now, self._records.begun_at)
+        if overdue.is_over and (busy_until := self._records.busy_until(rivals)) > now:
+            attempt.due_at = busy_until  # what shares its CPUs runs, so it still has a turn to come
+            overdue = replace(overdue, is_over=False)
         if overdue.is_new:
             self._commands.append(WarnNotBegun(attempt, overdue.waited_s, overdue.reason))
         if overdue.is_over:

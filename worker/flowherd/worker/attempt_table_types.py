@@ -63,6 +63,10 @@ class Records(Protocol):
         """Returns the start of the newest running attempt of this name on the host (monotonic s), 0 for none."""
         ...
 
+    def busy_until(self, names: Collection[str]) -> float:
+        """Returns when the limit of the last running attempt of these names ends (monotonic s), 0 for none."""
+        ...
+
 
 class History(Protocol):
     """The activities that may have ended a process."""
@@ -108,7 +112,7 @@ class Catalog(Protocol):
         ...
 
     def rivals(self, name: str) -> Collection[str]:
-        """Returns the activities that need permits of the same pool as this one, itself among them."""
+        """Returns all moved activities, when this is one of them: they share CPUs. Else none."""
         ...
 
 

@@ -98,8 +98,8 @@ class Executors:
         return definition is not None and definition.mode is _LOOP and name not in self._moved_now
 
     def rivals(self, name: str) -> Collection[str]:
-        """Returns the activities that need permits of the same pool as this one."""
-        return self._moved_now.keys() if name in self._moved_now else (name,)
+        """Returns all moved activities, when this is one of them: they share CPUs. Else none."""
+        return self._moved_now.keys() if name in self._moved_now else ()
 
     # Commands of the table
 

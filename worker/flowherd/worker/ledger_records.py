@@ -20,7 +20,7 @@ from flowherd.worker.attempt import ADMITTED, CRASHED, OVER, OVERRUN, REPORTING,
 from flowherd.worker.attempt_table_types import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from flowherd.activities_and_outcomes import Activity
     from flowherd.client.engine_protocol import Engine
@@ -227,6 +227,18 @@ class LedgerRecords:
                 for segment in self._segments
                 for record in segment.records()
                 if record.name == name
+            ),
+            default=0.0,
+        )
+
+    def busy_until(self, names: Collection[str]) -> float:
+        """See `Records.busy_until`."""
+        return max(
+            (
+                record.started_at + record.limit_s
+                for segment in self._segments
+                for record in segment.records()
+                if record.name in names and record.is_at_work
             ),
             default=0.0,
         )
