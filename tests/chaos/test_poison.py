@@ -117,6 +117,17 @@ def test_n31_sleepers_of_a_killed_process_start_again_as_usual(world: World) -> 
 
 
 @pytest.mark.timeout(60)
+def test_c22_a_handler_in_a_thread_is_a_suspect(world: World) -> None:
+    """It may have computed; the loop says nothing of it."""
+    host = world.start_host(app=APP, processes=1, slots=4, poison_after=3)
+    world.engine.submit("work_in_thread", 1, settings=times(2), number=1, seconds=2.0)
+    eventually(lambda: world.notes("start"), "it runs")
+    world.kill_a_worker()
+    eventually(lambda: host.log("suspect_runs_in_isolate"), "it runs alone", within_s=30)
+    assert "ran in a thread" in host.log("activity_failed")[0]["reason"]
+
+
+@pytest.mark.timeout(60)
 def test_n31_an_isolate_that_is_killed_from_outside_while_it_waits_is_not_charged(world: World) -> None:
     """With one death allowed it would be given up at once."""
     host = world.start_host(app=APP, processes=1, slots=4, poison_after=1)

@@ -21,7 +21,7 @@ from flowherd.ledger.states_and_cells import TAKEN
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
 from flowherd.wait_status import NOT_OUT_OF_MEMORY
-from flowherd.worker.attempt import DETACHED, OVERRUN
+from flowherd.worker.attempt import DETACHED, OVERRUN, STOPPING
 
 KEPT = FakeEngine().encode_completion("w-1", Completed(b'{"n":1}'))
 
@@ -186,6 +186,32 @@ async def test_the_cause_decides_what_the_users_of_the_engine_read(
     assert (error["code"], error["retryable"]) == (code, True)
     assert error["message"].startswith("worker process 0 (pid 4711) ")
     assert words in error["message"]
+
+
+@virtual_time
+async def test_c22_the_message_says_why_an_activity_is_a_suspect_or_none() -> None:
+    """The ledger knows who was on the loop or in a thread; the place of a thread outlives the handler's limit."""
+    dead = DeadWorker("running", "kept")
+    for name in ("waits", "in a thread", "overrun in a thread"):
+        index, _ = dead.writer.claim(name, "w-1", "resize", now=now(), lease_s=60.0)
+        dead.writer.running(index, now=now(), limit_s=300.0)
+        if "thread" in name:
+            dead.writer.in_thread(index)
+    dead.writer.stands(index, STOPPING)
+    dead.writer.move(index, "w-2", now=now(), completion=None)
+    dead.segment.put(Cell.ON_LOOP, 1)
+    dead.end(status=signal.SIGSEGV)
+    await dead.keeper.all_settled()
+    said = {id_: body["error"]["message"] for id_, body in dead.said("fail").items()}  # type: ignore[index]
+    doing = {id_: text.split("while the activity ")[1].split(" beside")[0] for id_, text in said.items()}
+    assert doing == {
+        "running": "was on the loop",
+        "waits": "ran and waited",
+        "in a thread": "ran in a thread",
+        "overrun in a thread": "ran in a thread",
+    }
+    history = dead.ledger.crash_history
+    assert {name for name in doing if not history.is_suspect(name)} == {"waits"}
 
 
 @virtual_time
