@@ -90,7 +90,7 @@ BROKEN: list[tuple[Law, str, str]] = [
     (laws.few_files_kill, S + "testkit/engine_program.py", "import os\nos.kill(1, 9)"),
     (laws.few_files_touch_signals, S + "shell/supervisor.py", "import signal\nsignal.signal(2, print)"),
     (laws.few_files_touch_signals, W + "worker/worker.py", "loop.add_signal_handler(2, print)"),
-    (laws.http_stays_at_the_edge, W + "worker/poller.py", "import httpx"),
+    (laws.http_stays_at_the_edge, W + "worker/polling/poller.py", "import httpx"),
     (laws.http_stays_at_the_edge, S + "shell/supervisor.py", "from urllib.request import urlopen"),
     (laws.the_supervisor_has_no_loop_thread_or_client, S + "shell/supervisor.py", "import asyncio"),
     (
@@ -100,7 +100,7 @@ BROKEN: list[tuple[Law, str, str]] = [
     ),
     (laws.the_supervisor_has_no_loop_thread_or_client, S + "core/x.py", "from threading import Thread"),
     (laws.the_supervisor_has_no_loop_thread_or_client, S + "processes/zygote.py", "import httpx"),
-    (laws.nothing_sleeps_deaf, W + "worker/poller.py", "import time\ntime.sleep(1)"),
+    (laws.nothing_sleeps_deaf, W + "worker/polling/poller.py", "import time\ntime.sleep(1)"),
     (laws.nothing_sleeps_deaf, W + "execution/in_thread.py", "from asyncio import to_thread"),
     (laws.nothing_ends_unseen, S + "keeper/keeper_process.py", "loop.create_task(work())"),
     (

@@ -5,10 +5,8 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from flowherd.worker.poll_pace import Rhythm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,13 +20,14 @@ class Shape:
 
     hosts: int = 10
     children: int = 8
-    scheme: str = "turns"
+    scheme: str = "host"
     rate: float = 100.0  # activities a second, all hosts together
     seconds: float = 20.0  # that count
     warm_up_s: float = 10.0
     slots: int = 4
     work_s: float = 0.1
-    rhythm: Rhythm = field(default_factory=lambda: Rhythm(0.1, 2.0))
+    interval_s: float = 0.1
+    longest_s: float = 2.0
     lanes: int = 8
     poll_s: float = 0.001
     claim_s: float = 0.0005

@@ -2,13 +2,13 @@
 
     python tests/bench/scale_model.py [--hosts 10,100,1000,10000] [--children 8] [--rate 100] [--seconds 20] [--json]
 
-A host is N children that decide by `flowherd.worker.poll_turns` itself when to poll. The engine is a number of lanes
+A host is N children that decide by `flowherd.worker.polling.rule` itself when to poll. The engine is a number of lanes
 (connections of its database) that serve requests in order; a request costs a fixed time, and more for each activity it
 hands out. Activities come as a Poisson stream for all hosts together and only wait. Three schemes:
 
     fixed   every child polls once an interval, as a stock worker does
     alone   every child paces itself, and knows no sibling
-    turns   the children of a host take turns
+    host    the freest of a host's children asks for all
 
 It says how many requests reach the engine and how busy that is; how long activities wait to be taken; how long requests
 wait to be served, which for a heartbeat must not come near a lease; and how evenly the hosts got work: variance through
@@ -31,11 +31,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from bench.scale_engine import EPOCH_S, Engine, Shape, World
 
-from flowherd.worker.poll_pace import Pace
-from flowherd.worker.poll_turns import Leave, Poll, Wait, decide, helper, share
-from flowherd.worker.sibling_processes import Sibling
+from flowherd.worker.polling.rule import PollRule, Said, batch_size, freest
 
-SCHEMES = ("fixed", "alone", "turns")
+SCHEMES = ("fixed", "alone", "host")
 POLL_MAX = 10
 
 
@@ -69,10 +67,11 @@ class Child:
     """One process: decides, polls, works, reports."""
 
     def __init__(self, model: Model, host: Host, number: int, rng: random.Random) -> None:
-        self.model, self.host, self.rng = model, host, rng
-        self.said = Sibling(number)
-        self._pace = Pace(jitter=rng.uniform(0.7, 1.0))
-        self._held = self._alarm = 0
+        self.model, self.host = model, host
+        shape = model.shape
+        self.said = Said(number, slots=shape.slots)
+        self._rule = PollRule(shape.interval_s, shape.longest_s, 0.0, rng)
+        self._held = self._had = self._alarm = 0
         self._is_polling = False
         self._next_at = 0.0  # of the scheme `fixed`
 
@@ -82,76 +81,50 @@ class Child:
             return
         free = self.model.shape.slots - self._held
         if free <= 0:
-            self.said = self.said._replace(next_poll_at=0.0)
             return
-        at = self._turn(free)
+        fixed = self.model.shape.scheme == "fixed"
+        at = self._next_at if fixed else self._rule.next_at(self.said, self._siblings())
         if at <= self.model.world.now:
             self._poll(free)
         else:
             self._alarm += 1
-            self.said = self.said._replace(next_poll_at=at)
             self.model.world.at(at, self.look, self._alarm)
 
-    def _turn(self, free: int) -> float:
-        model, now = self.model, self.model.world.now
-        if model.shape.scheme == "fixed":
-            return self._next_at
-        me, is_roomy = self.said._replace(load=self._held), 2 * free >= model.shape.slots
-        turn, self._pace = decide(
-            self._pace, me, self._siblings(), model.shape.rhythm, now, is_roomy=is_roomy
-        )
-        match turn:
-            case Poll():
-                return now
-            case Wait(until):
-                return until
-            case Leave(to, until):
-                model.world.at(now, self.host.children[to].called)
-                return until
-
-    def _siblings(self) -> list[Sibling]:
-        if self.model.shape.scheme != "turns":
+    def _siblings(self) -> list[Said]:
+        if self.model.shape.scheme != "host":
             return []
         return [one.said for one in self.host.children if one is not self]
 
-    def called(self) -> None:
-        """Handles a wakeup by a sibling."""
-        self._pace = self._pace._replace(is_called=True)
-        self.look()
-
     def _poll(self, free: int) -> None:
-        world, now = self.model.world, self.model.world.now
-        asked = min(free, POLL_MAX)
-        if self._siblings():
-            asked = share(self._pace, self._held, self._siblings, asked, now)
+        world, now, others = self.model.world, self.model.world.now, self._siblings()
+        asked = min(
+            POLL_MAX,
+            batch_size(free, self.said.slots, self._had - self._held, has_siblings=bool(others)),
+        )
+        self._had = self._held
         self._is_polling = True
-        self.said = self.said._replace(polled_at=now, next_poll_at=0.0)
+        self.said = self.said._replace(polled_at=now, pause_s=self._rule.began(now, others))
         self.model.polls += 1
         world.at(
             now + self.model.shape.trip_s / 2,
             self.model.engine.ask,
             asked,
-            lambda batch: self._answered(asked, batch, now),
+            lambda batch: self._answered(asked, batch),
         )
 
-    def _answered(self, asked: int, batch: list[float], began_at: float) -> None:
+    def _answered(self, asked: int, batch: list[float]) -> None:
         model, now = self.model, self.model.world.now
         self._is_polling = False
-        self._next_at = now + model.shape.rhythm.interval_s
+        self._next_at = now + model.shape.interval_s
         self._held += len(batch)
+        self._had += len(batch)
         self.host.claimed += len(batch)
         model.pick_ups += [now - ready_at for ready_at in batch]
-        is_full, was_hungry = len(batch) >= asked, self._pace.is_hungry
-        self._pace = self._pace.after_poll(
-            asked, len(batch), began_at, now, self.rng, load=self._held, is_light=True
-        )
-        self.said = self.said._replace(
-            load=self._held,
-            drained_at=self.said.drained_at if is_full else began_at,
-            worked_at=now if batch else self.said.worked_at,
-        )
-        if batch and is_full and was_hungry and (one := helper(self._siblings(), now)) is not None:
-            model.world.at(now, self.host.children[one.number].called)
+        others, said_s = self._siblings(), self.said.pause_s
+        pause_s = self._rule.answered(asked, len(batch), now, others)
+        self.said = self.said._replace(load=self._held, pause_s=pause_s, worked_at=self._rule.worked_at)
+        if pause_s < said_s and (one := freest(self.said, others)) is not None:
+            model.world.at(now, self.host.children[one.number].look)
         for _ in batch:
             model.world.at(now + model.shape.work_s, self._ended)
         self.look()
@@ -166,7 +139,7 @@ class Child:
 
     def _acknowledged(self, _: list[float]) -> None:
         now = self.model.world.now
-        self._pace = self._pace._replace(worked_at=now)
+        self._rule.acknowledged("", now)
         self.said = self.said._replace(worked_at=now)
         self.look()
 
@@ -183,7 +156,7 @@ class Model:
         self.pick_ups: list[float] = []
         self._rng = random.Random(shape.seed)
         self.hosts = [Host(self, self._rng) for _ in range(shape.hosts)]
-        longest_s = shape.rhythm.interval_s if shape.scheme == "fixed" else shape.rhythm.interval_max_s
+        longest_s = shape.interval_s if shape.scheme == "fixed" else shape.longest_s
         for host in self.hosts:
             for child in host.children:
                 self.world.at(EPOCH_S + self._rng.uniform(0.0, longest_s), child.look)

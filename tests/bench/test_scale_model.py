@@ -9,28 +9,25 @@ from bench.scale_engine import Shape
 from bench.scale_model import SCHEMES, Model
 from polling_kit import SimHost
 
-from flowherd.worker.poll_pace import Rhythm
-
-ALWAYS_100_MS = Rhythm(0.1, 0.1)
 SMALL = Shape(hosts=5, rate=20.0, seconds=20.0, warm_up_s=5.0)
 
 
-@pytest.mark.parametrize(("scheme", "least", "most"), [("fixed", 70, 80), ("turns", 10, 14)])
+@pytest.mark.parametrize(("scheme", "least", "most"), [("fixed", 70, 80), ("host", 10, 12)])
 def test_an_idle_host_of_eight_sends_what_one_was_measured_to_send(
     scheme: str, least: float, most: float
 ) -> None:
     """Eight stock workers 79 requests a second; the gate for flowherd is 14."""
-    idle = Model(Shape(hosts=1, scheme=scheme, rate=0.0, rhythm=ALWAYS_100_MS)).run()
+    idle = Model(Shape(hosts=1, scheme=scheme, rate=0.0, longest_s=0.1)).run()
     assert least <= idle.requests_per_s <= most
 
 
 @pytest.mark.parametrize("longest_s", [0.1, 2.0])
-def test_an_idle_host_polls_as_the_workers_own_turns_do(longest_s: float) -> None:
-    """The model passes on what children publish by itself: the ledger and `Turns` must come to the same."""
+def test_an_idle_host_polls_as_its_workers_do(longest_s: float) -> None:
+    """The model passes on what children publish by itself: the ledger and `Siblings` must come to the same."""
     host = SimHost(8, longest_s=longest_s).run(900.0)
     begun = host.now
     theirs = len(host.run(60.0).polls_after(begun)) / 60
-    idle = Model(Shape(hosts=1, rate=0.0, rhythm=Rhythm(0.1, longest_s), warm_up_s=900.0, seconds=60.0)).run()
+    idle = Model(Shape(hosts=1, rate=0.0, longest_s=longest_s, warm_up_s=900.0, seconds=60.0)).run()
     assert idle.polls_per_s == pytest.approx(theirs, rel=0.15)
 
 
@@ -54,13 +51,13 @@ def test_a_full_engine_serves_what_it_can_and_makes_the_others_wait() -> None:
     assert full.queue_p50_ms > 100
 
 
-def test_hosts_that_take_turns_ask_less_and_pick_up_about_as_soon() -> None:
+def test_hosts_whose_processes_share_their_polls_ask_less_and_pick_up_about_as_soon() -> None:
     """Coordination must not cost waiting time."""
-    alone, turns = (Model(replace(SMALL, scheme=scheme)).run() for scheme in ("alone", "turns"))
-    assert turns.polls_per_s < 0.8 * alone.polls_per_s
-    assert turns.pick_up_p50_ms < 2 * alone.pick_up_p50_ms
-    fixed, turns = (Model(replace(SMALL, scheme=scheme, rate=0.0)).run() for scheme in ("fixed", "turns"))
-    assert turns.polls_per_s < fixed.polls_per_s / 50
+    alone, host = (Model(replace(SMALL, scheme=scheme)).run() for scheme in ("alone", "host"))
+    assert host.polls_per_s < 0.8 * alone.polls_per_s
+    assert host.pick_up_p50_ms < 2 * alone.pick_up_p50_ms
+    fixed, host = (Model(replace(SMALL, scheme=scheme, rate=0.0)).run() for scheme in ("fixed", "host"))
+    assert host.polls_per_s < fixed.polls_per_s / 50
 
 
 def test_a_seed_is_a_simulation() -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 WARM_UP = 50
 OURS = str(Path(flowherd.__file__).parent) + "/"
 WIRE = ("client/", "transport/")
-POLLER = "worker/poller.py"
+POLLER = "worker/polling/poller.py"
 
 
 class Way(NamedTuple):

@@ -28,7 +28,7 @@ WATCHED = (
     "isolates/inside/main.py",  # this and the next three: run or awaited where it is created
     "event_loop.py",
     "process/rehearsal.py",
-    "worker/poller.py",
+    "worker/polling/poller.py",
     "execution/lifespan.py",  # reports how it ended
     "execution/in_thread.py",  # its thread survives the work it runs
     "execution/on_loop.py",  # reports each handler's end to its run
@@ -165,11 +165,7 @@ TABLE = tuple(
         "attempt_table",
         "admission",
         "backlog",
-        "next_step",
-        "poll_batch_size",
-        "poll_pace",
-        "poll_policy",
-        "poll_turns",
+        "polling/rule",
         "slots",
         "attempt_table_types",
         "time_limits",
@@ -184,7 +180,7 @@ def the_table_of_attempts_is_pure(source: Source) -> Iterator[str]:
             "os", "time", "signal", "socket", "random", "asyncio", "threading", "structlog", "logging",
             "flowherd.execution", "flowherd.client.kruxia", "flowherd.client.circuit", "flowherd.isolates",
             "flowherd.worker.attempt_coordinator",
-            "flowherd.worker.perform_commands", "flowherd.worker.ledger_records", "flowherd.worker.poller",
+            "flowherd.worker.perform_commands", "flowherd.worker.ledger_records", "flowherd.worker.polling.poller",
             "flowherd.worker.reporter", "flowherd.background", "flowherd.worker.worker",
         )  # fmt: skip
 

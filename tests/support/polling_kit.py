@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import random
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -14,15 +13,17 @@ from flowherd.execution.loop_meter import LoopMeter
 from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.worker.admission import claimable
-from flowherd.worker.poll_pace import CLOSE_S
-from flowherd.worker.poll_policy import PollPolicy
-from flowherd.worker.sibling_processes import Siblings
+from flowherd.worker.polling.rule import PollRule, batch_size, freest
+from flowherd.worker.polling.siblings import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flowherd.ledger import Segment
+
 _WORKFLOWS = itertools.count()
 TRIP_S = 0.001  # from a child to the engine and back
+CLOSE_S = 1e-9
 WAKE_S = 0.00005  # from a child's wakeup to its sibling: a poll that it causes comes after it
 
 
@@ -67,7 +68,7 @@ class SimHost:
         self._order = itertools.count()
         self._config = WorkerConfig(poll_interval_s=interval_s, poll_interval_max_s=longest_s)
         self._slots = slots
-        self.ledger = Ledger(processes=12, records=4)
+        self.ledger = Ledger(processes=max(12, children + 4), records=4)
         self.children: dict[int, SimChild] = {}
         for _ in range(children):
             self.fork()
@@ -78,14 +79,12 @@ class SimHost:
         assert segment is not None
         segment.open(index=0, incarnation=1, now=self.now)
         RecordWriter(segment)
-        policy = PollPolicy(
-            self._config,
-            Siblings(self.ledger.segments, segment, self),  # type: ignore[arg-type]
-            self.now,
-            random.Random(self.rng.random()),
-            lambda: 0.0,
-        )
-        child = self.children[segment.number] = SimChild(self, segment, policy, self._slots)
+        segment.put(Cell.LIMIT, self._slots)
+        config = self._config
+        rng = random.Random(self.rng.random())
+        rule = PollRule(config.poll_interval_s, config.poll_interval_max_s, self.now, rng)
+        siblings = Siblings(self.ledger.segments, segment, self)  # type: ignore[arg-type]
+        child = self.children[segment.number] = SimChild(self, segment, rule, siblings, self._slots)
         self.at(self.now, child.look)
         return child
 
@@ -122,17 +121,22 @@ class SimHost:
 class SimChild:
     """A process, whose loop can be blocked by heavy work, frozen or draining."""
 
-    def __init__(self, host: SimHost, segment, policy: PollPolicy, slots: int) -> None:
+    def __init__(
+        self, host: SimHost, segment: Segment, rule: PollRule, siblings: Siblings, slots: int
+    ) -> None:
         self.host = host
         self.segment = segment
-        self.policy = policy
+        self.rule = rule
+        self.siblings = siblings
         self.slots = slots
         self.held = 0
+        self.ended = 0  # since the last poll
         self.meter = LoopMeter()
         self.looks = 0
         self._blocked_until = 0.0
         self._is_polling = False
         self._alarm = 0
+        self._look_due = 0.0
         self.is_frozen = False
         self.is_draining = False
 
@@ -145,14 +149,13 @@ class SimChild:
 
     def drain(self) -> None:
         self.is_draining = True
-        self.policy.pause()
 
     def die(self) -> None:
         self.is_frozen = True
         self.segment.end(Cause.CRASH)
 
     def called(self) -> None:
-        self._when_free(lambda: (self.policy.called(), self.look()))
+        self._when_free(self.look)
 
     def _when_free(self, then) -> None:
         """Schedules work on the loop for when no handler blocks it; never if it is frozen."""
@@ -177,11 +180,8 @@ class SimChild:
         if self.is_draining:
             return
         if self.wanted <= 0:
-            at = self.policy.full(host.now)
-            if at < math.inf:
-                self._look_at(at)
             return
-        at = self.policy.next_at(host.now, is_roomy=2 * self.wanted >= self.slots)
+        at = self.rule.next_at(self.siblings.me(), self.siblings.look(host.now))
         if at > host.now + CLOSE_S:
             self._look_at(at)
             return
@@ -189,14 +189,18 @@ class SimChild:
 
     def _look_at(self, at: float) -> None:
         self._alarm += 1
+        self._look_due = at
         alarm = self._alarm
         self.host.at(at, lambda: self.look() if alarm == self._alarm else None)
 
     def _poll(self) -> None:
         host, began_at = self.host, self.host.now
-        asked = self.policy.share_of(self.wanted, began_at)
+        others = self.siblings.look(began_at)
+        asked = batch_size(self.wanted, self.slots, self.ended, has_siblings=bool(others))
+        self.ended = 0
         self._is_polling = True
-        self.policy.began(began_at)
+        self._said_s = self.rule.began(began_at, others)
+        self.siblings.say_polled(began_at, self._said_s)
         host.polls.append((began_at, self.segment.number))
         host.at(host.now + TRIP_S / 2, lambda: self._claim(asked, began_at))
 
@@ -215,15 +219,13 @@ class SimChild:
         self._is_polling = False
         self.held += len(batch)
         self.segment.put(Cell.RUNNING, self.held)
-        is_light = all(self.meter.is_light("heavy" if item.heavy else "light") for item in batch)
-        self.policy.found(
-            asked,
-            len(batch),
-            began_at=began_at,
-            now=host.now,
-            is_light=is_light,
-            workflow_ids=[item.workflow for item in batch],
-        )
+        others = self.siblings.look(host.now)
+        pause_s = self.rule.answered(asked, len(batch), host.now, others, [item.workflow for item in batch])
+        self.siblings.say_polled(began_at, pause_s)
+        self.siblings.say_step(self.rule.step.pause_s, self.rule.step.learned_at)
+        self.siblings.say_worked(self.rule.worked_at)
+        if pause_s < self._said_s and (one := freest(self.siblings.me(), others)) is not None:
+            host.wake(one.number)
         busy_until = host.now
         for item in batch:
             host.pick_ups.append((busy_until if item.heavy else host.now) - item.ready_at)
@@ -239,6 +241,7 @@ class SimChild:
 
     def _ended(self, item: Item) -> None:
         self.held -= 1
+        self.ended += 1
         self.segment.put(Cell.RUNNING, self.held)
         self.segment.put(Cell.ON_LOOP, 0)
         self.meter._alive += 1
@@ -248,7 +251,8 @@ class SimChild:
         self.look()
 
     def _acknowledged(self, item: Item) -> None:
-        at = self.policy.acknowledged(item.workflow, self.host.now)
+        at = self.rule.acknowledged(item.workflow, self.host.now)
+        self.siblings.say_worked(self.host.now)
         self.host.on_end(item)
-        if at is not None:
+        if at < self._look_due or self._look_due <= self.host.now:
             self._look_at(at)

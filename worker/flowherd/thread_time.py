@@ -1,9 +1,8 @@
-"""The CPU and run-queue times of the calling thread, from the kernel."""
+"""The run-queue time of the calling thread, from the kernel."""
 
 from __future__ import annotations
 
 import os
-from time import thread_time
 
 _SCHEDSTAT = "/proc/thread-self/schedstat"  # time on a CPU, and time waiting for one, in ns
 
@@ -18,8 +17,3 @@ def queued_s() -> float:
             os.close(file)
     except (OSError, IndexError, ValueError):
         return 0.0
-
-
-def busy_s() -> float:
-    """Returns the total seconds the thread was runnable, with a CPU or waiting for one."""
-    return thread_time() + queued_s()

@@ -16,7 +16,7 @@ from flowherd.ledger import Ledger, records_needed
 from flowherd.execution.load_app import LoadedApp
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.worker.attempt_coordinator import Attempts
-from flowherd.worker.poller import Poller
+from flowherd.worker.polling import Poller
 from flowherd.worker.reporter import Reporter
 from flowherd_supervisor.processes import zygote
 from flowherd_supervisor.processes.child_specs import Setups

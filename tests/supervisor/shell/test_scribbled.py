@@ -22,7 +22,7 @@ from flowherd.ledger.activity_cost_table import Where
 from flowherd.link.link import Link
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
-from flowherd.worker.sibling_processes import Siblings
+from flowherd.worker.polling.siblings import Siblings
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Abort
 from flowherd_supervisor.core.health import is_well
@@ -87,7 +87,7 @@ class Scribbled:
         now = time.monotonic()
         found = list(self.watch.scan(self.state, self.handles, now, now))
         self.watch.patience_s(self.state)
-        assert all(isfinite(seen.next_poll_at + seen.lag_s) for seen in self.siblings.look(time.monotonic()))
+        assert all(isfinite(seen.polled_at + seen.pause_s) for seen in self.siblings.look(time.monotonic()))
         assert self.siblings.me() is not None
         assert isfinite(sum(self.ledger.work().load))
         msgspec.json.encode(self.board.document())

@@ -14,10 +14,9 @@ from flowherd.client.engine_protocol import Batch, Undecodable
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnavailable, ForeignReply, ReplyTooLarge
 from flowherd.ledger import Cell, Clock
 from flowherd.settings.worker_config import WorkerConfig
-from flowherd.worker.next_step import SOON_S
-from flowherd.worker.poll_batch_size import LEAST
-from flowherd.worker.poller import Poller, PollMode
-from flowherd.worker.sibling_processes import Siblings
+from flowherd.worker.polling import Poller, PollMode
+from flowherd.worker.polling.rule import SOON_S
+from flowherd.worker.polling.siblings import Siblings
 
 
 class Polling:
@@ -33,7 +32,6 @@ class Polling:
             config,
             self.engine,
             self.table.segment,
-            self.table.meter,
             self.table.circuit,
             self.table.attempts,
             Siblings.none(self.table.segment),
@@ -71,16 +69,6 @@ async def test_a_poll_asks_for_the_free_slots_and_at_most_for_poll_max() -> None
         await asyncio.sleep(0.01)
         assert polling.polls[0].limit == expected
         polling.task.cancel()
-
-
-@virtual_time
-async def test_a_poll_asks_for_no_more_than_can_begin_soon() -> None:
-    """See test_poll_batch_size.py."""
-    polling = Polling(slots=64, records=500, poll_max=100)
-    polling.poller._policy._batch_size.most = LEAST
-    polling.engine.offer(*(an_activity(f"a-{number}") for number in range(40)))
-    await asyncio.sleep(0.01)
-    assert polling.polls[0].limit == LEAST
 
 
 @virtual_time
@@ -159,7 +147,6 @@ async def test_no_poll_is_made_while_polls_have_to_wait_and_the_next_one_comes_s
     before = len(polling.polls)
     await asyncio.sleep(10.0)
     assert len(polling.polls) == before
-    assert polling.table.segment.clock(Clock.NEXT_POLL_AT) == 0, "siblings would leave their polls to it"
     polling.must_wait = False
     await asyncio.sleep(0.15)
     assert before < len(polling.polls) <= before + 2
@@ -207,52 +194,53 @@ async def test_a_receipt_puts_the_next_poll_off_without_a_look_of_its_own(
     steps: list[str] = []
 
     def note(name: str) -> None:
-        step = getattr(polling.poller._policy, name)
+        step = getattr(polling.poller._rule, name)
         monkeypatch.setattr(
-            polling.poller._policy, name, lambda *args, **kw: (steps.append(name), step(*args, **kw))[1]
+            polling.poller._rule, name, lambda *args, **kw: (steps.append(name), step(*args, **kw))[1]
         )
 
-    for name in ("next_at", "began", "found", "acknowledged"):
+    for name in ("next_at", "began", "answered", "acknowledged"):
         note(name)
     polling.engine.offer(an_activity())
     polling.table.handlers.end("a-1")
     await asyncio.sleep(0.2)
     receipt = steps.index("acknowledged")
-    claim = receipt - steps[receipt::-1].index("found")
-    assert steps[claim : receipt + 4] == ["found", "next_at", "acknowledged", "next_at", "began", "found"]
+    claim = receipt - steps[receipt::-1].index("answered")
+    assert steps[claim : receipt + 4] == [
+        "answered",
+        "next_at",
+        "acknowledged",
+        "next_at",
+        "began",
+        "answered",
+    ]
 
 
 @virtual_time
-async def test_a_receipt_while_polls_have_to_wait_does_not_say_that_one_comes() -> None:
-    """Siblings would leave it to this process."""
+async def test_a_call_of_a_sibling_makes_a_process_look_whether_a_poll_is_due() -> None:
+    """What wakes it may be the keeper, or a sibling whose full answer another process has seen before."""
     polling = Polling()
-    polling.must_wait = True
-    await asyncio.sleep(0.2)
-    polling.poller.acknowledged("wf-1")
-    assert polling.table.segment.clock(Clock.NEXT_POLL_AT) == 0
-
-
-@virtual_time
-async def test_a_call_of_a_sibling_is_answered_with_one_poll_at_once() -> None:
-    """It has more work than it can start, or leaves its turn: an empty queue needs no second look."""
-    polling = Polling()
-    await asyncio.sleep(60.03)
+    await asyncio.sleep(60.0)
+    before = len(polling.polls)
+    for _ in range(10):
+        polling.poller.called()
+        await asyncio.sleep(0.01)
+    assert len(polling.polls) <= before + 2
+    segment = polling.table.segment
+    segment.set_clock(Clock.POLL_PAUSE_S, 0.0)
     before = len(polling.polls)
     polling.poller.called()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.001)
     assert len(polling.polls) == before + 1
 
 
 @virtual_time
-async def test_a_full_batch_of_light_work_is_followed_by_a_poll_at_once() -> None:
+async def test_a_full_batch_is_followed_by_a_poll_at_once() -> None:
     """There is probably more, and a pause after each batch would be lost to a queue that is never empty."""
     polling = Polling(slots=4)
-    meter = polling.poller._meter
-    meter.enter_isolate()  # one begins …
-    meter.ended("work", 0.0001, 0.0001)  # … and has ended
     polling.engine.offer(*(an_activity(f"a-{number}") for number in range(12)))
     polling.table.handlers.end(*(f"a-{number}" for number in range(12)))
-    await asyncio.sleep(SOON_S * 1.5)
+    await asyncio.sleep(SOON_S * 0.9)
     assert polling.table.count(Cell.CLAIMED) == 12
 
 
@@ -360,7 +348,6 @@ async def test_quiet_stops_polling_until_it_is_resumed() -> None:
     polling.poller.acknowledged("wf-1")
     await asyncio.sleep(60.0)
     assert len(polling.polls) == before
-    assert polling.table.segment.clock(Clock.NEXT_POLL_AT) == 0
     polling.poller.set_mode(PollMode.POLLING)
     await asyncio.sleep(5.0)
     assert len(polling.polls) > before
@@ -456,16 +443,16 @@ async def test_a_poll_that_gives_way_to_what_has_begun_is_not_made_once_there_is
     polling = Polling(slots=2)
     polling.engine.offer(an_activity())
     await asyncio.sleep(1.0)
-    policy, before = polling.poller._policy, len(polling.polls)
-    next_at = policy.next_at
+    rule, before = polling.poller._rule, len(polling.polls)
+    next_at = rule.next_at
 
-    def pausing(now: float, *, is_roomy: bool) -> float:
-        at = next_at(now, is_roomy=is_roomy)
-        if at <= now:
+    def pausing(*said: object) -> float:
+        at = next_at(*said)
+        if at <= now():
             asyncio.get_running_loop().call_soon(polling.poller.set_mode, PollMode.QUIET)
         return at
 
-    policy.next_at = pausing  # type: ignore[method-assign]
+    rule.next_at = pausing  # type: ignore[method-assign]
     await asyncio.sleep(60.0)
     assert polling.poller._mode is PollMode.QUIET
     assert len(polling.polls) == before

@@ -148,13 +148,14 @@ class Clock(IntEnum):
     READY_AT = 65  # worker, like all below
     LAST_GOOD_POLL = 66
     LOOP_LAG_S = 67
-    NEXT_POLL_AT = 68  # read through `flowherd.worker.sibling_processes.Sibling`
+    POLL_PAUSE_S = (
+        68  # from POLLED_AT to the next poll of the host; read through `flowherd.worker.polling.siblings`
+    )
     POLL_RTT_S = 69
     LAST_BAD_POLL = 70
     FILL = 71  # the recent share of free slots that polls filled, 0 to 1
     POLLED_AT = 72
-    DRAINED_AT = 73
     WORKED_AT = 74
     LOOP_READ_AT = 75  # the time of the last reading of the loop's lag; not updated while no handler runs
-    PAUSE_S = 76  # seconds from a receipt to the poll for what follows, as this process has learned them
+    STEP_S = 76  # seconds from a receipt to the poll for what follows, as this process has learned them
     LEARNED_AT = 77  # the time of the last such lesson

@@ -36,7 +36,7 @@ from flowherd.sdk.activity_definition import Mode
 from flowherd.sdk.redaction import secrets_of_process
 from flowherd.stock_sdk.stock_files import SdkFiles
 from flowherd.worker.adopter import Offers
-from flowherd.worker.sibling_processes import Siblings
+from flowherd.worker.polling.siblings import Siblings
 from flowherd.worker.worker import SharedHost, Worker
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from flowherd.activities_and_outcomes import Failed
 from flowherd.counted import counted
 from flowherd.errors import LedgerFull
 from flowherd.worker.attempt import Attempt
-from flowherd.worker.poll_batch_size import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from flowherd.worker.attempt_table_types import Catalog, History, Profile, Records, Rules
 
 COURTESY_S = 0.25
+MOST = 100  # activities per poll (protocol.md §4)
 SOON_STARTED_S = 0.2  # activities that could not begin within this time are left to siblings
 
 

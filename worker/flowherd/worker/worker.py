@@ -17,9 +17,9 @@ from flowherd.ledger.crash_history import CrashHistory
 from flowherd.link.messages import Stopped, stopped
 from flowherd.worker.attempt_coordinator import Attempts
 from flowherd.worker.executor_choice import Executors
-from flowherd.worker.poller import Poller, PollMode
+from flowherd.worker.polling import Poller, PollMode
+from flowherd.worker.polling.siblings import Siblings
 from flowherd.worker.reporter import Reporter
-from flowherd.worker.sibling_processes import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -140,7 +140,6 @@ class Worker:
             config,
             engine,
             writer.segment,
-            environment.meter,
             circuit,
             self._attempts,
             siblings,
@@ -202,7 +201,7 @@ class Worker:
         self._attempts.heed_verdicts()
 
     def called(self) -> None:
-        """Polls at once, and starts attempts that wait for a permit; called after a wakeup by a sibling."""
+        """Looks if it is to poll, and starts attempts that wait for a permit; called after a wakeup by a sibling."""
         self._executors.permits_changed()
         self._poller.called()
 

@@ -17,21 +17,20 @@ from flowherd import crashpoints
 from flowherd.client.engine_protocol import Batch
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, Timing
-from flowherd.thread_time import busy_s
-from flowherd.worker.poll_policy import PollPolicy
+from flowherd.worker.polling.rule import PollRule, batch_size, freest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from flowherd.client.circuit import Circuit
     from flowherd.client.engine_protocol import Engine
-    from flowherd.execution.loop_meter import LoopMeter
     from flowherd.ledger import Segment
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.attempt_coordinator import Attempts
-    from flowherd.worker.sibling_processes import Siblings
+    from flowherd.worker.polling.siblings import Siblings
 
 _SLOWLY = 0.2  # weight of the newest poll in the fill ratio
+_EARLY_S = 0.0005  # a timer may fire this early
 _LOOKS_AGAIN_S = 0.1  # between checks while polls have to wait
 _NEVER = 1 << 62  # more slots than can exist
 _NOTHING = Batch()
@@ -61,7 +60,6 @@ class Poller:
         config: the intervals, and the largest size of a poll.
         engine: the client.
         segment: this worker's segment.
-        meter: tells which activities are light.
         circuit: the circuit for calls to the engine.
         attempts: receives the claimed activities.
         siblings: the host's other processes.
@@ -78,7 +76,6 @@ class Poller:
         config: WorkerConfig,
         engine: Engine,
         segment: Segment,
-        meter: LoopMeter,
         circuit: Circuit,
         attempts: Attempts,
         siblings: Siblings,
@@ -93,8 +90,11 @@ class Poller:
         self._claimed = claimed
         self._polls_wait = polls_wait
         self._loop = asyncio.get_running_loop()
-        self._policy = PollPolicy(config, siblings, self._loop.time(), random.Random(), busy_s)
-        self._meter = meter
+        now = self._loop.time()
+        self._rule = PollRule(config.poll_interval_s, config.poll_interval_max_s, now, random.Random())
+        self._siblings = siblings
+        self._most = config.poll_max
+        self._had = 0  # attempts at the last poll, and what it brought
         self._segment = segment
         self._prefix = f"{config.worker_id}-{os.getpid()}-{secrets.token_hex(3)}"
         self._polls = 0
@@ -124,41 +124,38 @@ class Poller:
             self._wake()
 
     def acknowledged(self, workflow_id: str) -> None:
-        """The engine has taken an outcome, which usually makes the workflow's next activity ready: polls soon."""
-        at = self._policy.acknowledged(workflow_id, self._loop.time())
+        """The engine has taken an outcome, which usually makes the workflow's next activity ready: polls for that."""
+        now, rule = self._loop.time(), self._rule
+        if now != rule.worked_at:  # else it is one of many
+            self._siblings.say_worked(now)
+        at = rule.acknowledged(workflow_id, now)
         if self._timer is None:
             self._wake()
-        elif at is not None:
+        elif at < self._timer.when():
             self._timer.cancel()
             self._timer = self._loop.call_at(at, self._wake)
 
     def called(self) -> None:
-        """Polls at once, because a sibling has more work than it can start soon, or leaves its turn to this process."""
-        self._policy.called()
+        """Looks again, because a busier sibling has brought the next poll nearer."""
         self._wake()
 
     async def run(self) -> None:
         """Polls until the mode is STOPPING; returns when no poll is in flight."""
         while self._mode is not PollMode.STOPPING:
             if self._mode is PollMode.QUIET:
-                self._policy.pause()
                 await self._wait(math.inf, when_free=_NEVER)
                 continue
-            now, most = self._loop.time(), self._policy.most
-            wanted = self._wanted(most)
+            now, wanted = self._loop.time(), self._wanted()
             if not wanted:
-                await self._wait(self._policy.full(now), when_free=1)
+                await self._wait(math.inf, when_free=1)
                 continue
-            worthwhile = -(-min(self._slots.limit, most) // 2)
-            at = self._policy.next_at(now, is_roomy=wanted >= worthwhile)
-            if at > now:
-                await self._wait(at, when_free=worthwhile if self._policy.is_hungry else _NEVER)
+            at = self._rule.next_at(self._siblings.me(), self._siblings.look(now))
+            if at > now + _EARLY_S:
+                await self._wait(at, when_free=_NEVER)
             elif self._polls_wait():
-                self._policy.pause()
                 await self._wait(now + _LOOKS_AGAIN_S, when_free=_NEVER)
             else:
-                await self._take_turn(wanted)
-        self._policy.pause()
+                await self._take_turn()
 
     async def _wait(self, until: float, *, when_free: int) -> None:
         """Sleeps until the time `until`, until `when_free` slots are free, or until woken."""
@@ -178,29 +175,23 @@ class Poller:
         if self._sleep is not None and not self._sleep.done():
             self._sleep.set_result(None)
 
-    def _wanted(self, most: int) -> int:
-        return min(self._slots.free, most, self._attempts.room)
+    def _wanted(self) -> int:
+        return min(self._slots.free, self._most, self._attempts.room)
 
-    async def _take_turn(self, wanted: int) -> None:
+    async def _take_turn(self) -> None:
         """Polls when the circuit lets it pass, one iteration of the loop later when attempts hold slots.
 
         New handlers then take their first step before the poll: if one crashes the process, no claims are on their way.
         """
-        began_at = self._loop.time()
         is_at_once = not self._slots.held
         try:
             if not is_at_once:
                 await asyncio.sleep(0)
             if self._circuit.failures:
-                self._policy.pause()
                 await self._revocable(self._circuit.through(self._poll_if_wanted))
-            elif is_at_once:
-                await self._circuit.through(self._poll, wanted)
             else:
                 await self._circuit.through(self._poll_if_wanted)
-        except EngineError:  # already logged where it happened, or by the circuit
-            self._policy.failed(began_at)
-        except _NoReasonToPoll:
+        except (EngineError, _NoReasonToPoll):  # an error is logged where it happened, or by the circuit
             return
 
     async def _revocable(self, turn: Coroutine[Any, Any, None]) -> None:
@@ -216,36 +207,51 @@ class Poller:
             self._turn = None
 
     async def _poll_if_wanted(self) -> None:
-        wanted = self._wanted(self._policy.most)
+        wanted = self._wanted()
         if self._mode is not PollMode.POLLING or not wanted or self._polls_wait():
             raise _NoReasonToPoll
         await self._poll(wanted)
 
     async def _poll(self, wanted: int) -> None:
         """Reserves slots before the poll, so that claimed activities can start at once (protocol.md R1)."""
-        began_at = self._loop.time()
-        asked, batch = self._attempts.reserve(self._policy.share_of(wanted, began_at)), _NOTHING
+        began_at, batch = self._loop.time(), _NOTHING
+        others = self._siblings.look(began_at)
+        ended = self._had - len(self._slots.attempts)
+        asked = self._attempts.reserve(
+            batch_size(wanted, self._slots.limit, ended, has_siblings=bool(others))
+        )
+        self._had = len(self._slots.attempts)
+        pause_s = self._rule.began(began_at, others)
+        self._siblings.say_polled(began_at, pause_s)
         try:
-            batch = await self._ask(asked, began_at)
+            batch = await self._ask(asked)
         finally:
             self._attempts.polled(asked, batch, began_at)
-        found = len(batch.activities) + len(batch.undecodable)
         if batch.activities:
             self._claimed(min(self._config.lease_s(one.timeout_s) for one in batch.activities))
-        self._note_fill(min(len(batch.activities) / wanted, 1.0))
-        self._policy.found(
-            asked,
-            found,
-            began_at=began_at,
-            now=self._loop.time(),
-            is_light=not found or all(map(self._meter.is_light, {one.name for one in batch.activities})),
-            workflow_ids=[one.workflow_id for one in batch.activities],
-        )
+        self._note_fill(min(len(batch.activities) / asked, 1.0))
+        self._answered(asked, batch, began_at, pause_s)
 
-    async def _ask(self, permits: int, began_at: float) -> Batch:
+    def _answered(self, asked: int, batch: Batch, began_at: float, said_s: float) -> None:
+        """Publishes what the answer calls for; wakes the freest sibling if that is nearer than was said."""
+        rule, siblings, now = self._rule, self._siblings, self._loop.time()
+        found = len(batch.activities) + len(batch.undecodable)
+        self._had += len(batch.activities)
+        others, learned_at = siblings.look(now), rule.step.learned_at
+        ids = [one.workflow_id for one in batch.activities]
+        pause_s = rule.answered(asked, found, now, others, ids)
+        siblings.say_polled(began_at, pause_s)
+        if found:
+            self._most = self._config.poll_max
+            siblings.say_worked(now)
+        if rule.step.learned_at != learned_at:
+            siblings.say_step(rule.step.pause_s, rule.step.learned_at)
+        if pause_s < said_s and (one := freest(siblings.me(), others)) is not None:
+            siblings.wake(one.number)
+
+    async def _ask(self, permits: int) -> Batch:
         self._polls += 1
         worker_id = self.in_flight = f"{self._prefix}-{self._polls}"
-        self._policy.began(began_at)
         started_at = time.monotonic()
         config = self._config
         crashpoints.reached("before_poll")
@@ -277,7 +283,7 @@ class Poller:
         self._segment.add(Cell.POLL_ERRORS)
         self._segment.set_clock(Clock.LAST_BAD_POLL, time.monotonic())
         if isinstance(error, ReplyTooLarge):
-            self._policy.too_large()
+            self._most = 1  # until one fits
         if error.in_doubt:
             about = {
                 "worker_id": worker_id,

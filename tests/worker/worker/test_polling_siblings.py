@@ -6,9 +6,10 @@ import select
 
 import pytest
 
-from flowherd.ledger import Cause, Cell, Clock, Ledger, RecordWriter
+from flowherd.ledger import Cause, Cell, Ledger, RecordWriter
 from flowherd.ledger.wakeups import Wakeups
-from flowherd.worker.sibling_processes import Sibling, Siblings
+from flowherd.worker.polling.rule import Said
+from flowherd.worker.polling.siblings import Siblings
 
 
 @pytest.fixture
@@ -24,26 +25,15 @@ def test_a_process_sees_what_the_others_have_published_and_not_itself(ledger: Le
     """Single writer per cell: each writes its own segment and reads the others."""
     one, two = (Siblings(ledger.segments, ledger.segments[number], None) for number in (0, 1))
     one.say_worked(5.0)
-    one.say_polled(6.0)
-    one.say_drained(6.0)
-    one.say_next(7.0)
-    one.say_pause(0.05, 4.0)
+    one.say_polled(6.0, 0.1)
+    one.say_step(0.05, 4.0)
     ledger.segments[0].put(Cell.RUNNING, 3)
-    ledger.segments[0].put(Cell.ON_LOOP, 2)
-    ledger.segments[0].set_clock(Clock.LOOP_LAG_S, 0.25)
-    expected = Sibling(
-        0, 7.0, 6.0, 6.0, 5.0, load=3, lag_s=0.25, is_on_loop=True, pause_s=0.05, learned_at=4.0
+    ledger.segments[0].put(Cell.LIMIT, 4)
+    expected = Said(
+        0, polled_at=6.0, pause_s=0.1, worked_at=5.0, load=3, slots=4, step_s=0.05, learned_at=4.0
     )
-    assert two.look(10.0) == [expected, Sibling(2)]
+    assert two.look(10.0) == [expected, Said(2, slots=0, step_s=0.0)]
     assert one.me() == expected
-
-
-def test_a_poll_under_way_takes_a_process_out_of_the_calendar(ledger: Ledger) -> None:
-    """It may hang for as long as the engine likes."""
-    siblings = Siblings(ledger.segments, ledger.segments[0], None)
-    siblings.say_next(7.0)
-    siblings.say_polled(6.9)
-    assert siblings.me().next_poll_at == 0.0
 
 
 def test_an_ended_process_is_not_seen_any_more_and_a_new_one_is_seen_soon(ledger: Ledger) -> None:
@@ -60,14 +50,14 @@ def test_an_ended_process_is_not_seen_any_more_and_a_new_one_is_seen_soon(ledger
 def test_a_new_incarnation_is_not_taken_for_the_old_one_in_the_same_segment(ledger: Ledger) -> None:
     """The cells of the one before are cleared with the rest."""
     segment = ledger.segments[1]
-    Siblings(ledger.segments, segment, None).say_next(7.0)
+    Siblings(ledger.segments, segment, None).say_polled(7.0, 0.1)
     segment.end(Cause.CRASH)
     segment.settled()
     segment.open(index=1, incarnation=2, now=10.0)
     siblings = Siblings(ledger.segments, ledger.segments[0], None)
     assert [one.number for one in siblings.look(20.0)] == [2]
     RecordWriter(segment)
-    assert siblings.look(20.1)[0] == Sibling(1)
+    assert siblings.look(20.1)[0] == Said(1, slots=0, step_s=0.0)
 
 
 def test_waking_a_sibling_wakes_it_alone(ledger: Ledger) -> None:
