@@ -258,6 +258,18 @@ def _work_of(segment: Segment, now: float) -> dict[str, Any]:
         "in_flight": segment.get(Cell.RUNNING) if is_open else 0,
         "loop_lag_ms": milliseconds(loop_lag_s(segment, now)) if is_open else 0.0,
         "loops_blocked": segment.get(Cell.BLOCKS) if is_open else 0,
+        "polling": _polling_of(segment, now) if is_open else None,
+    }
+
+
+def _polling_of(segment: Segment, now: float) -> dict[str, Any]:
+    """Returns the values from which the host's next poll follows (`flowherd.worker.polling`)."""
+    polled_at, asks_at = segment.clock(Clock.POLLED_AT), segment.clock(Clock.ASKS_AT)
+    return {
+        "polled_s_ago": round(now - polled_at, 3) if polled_at else None,
+        "pause_s": round(segment.clock(Clock.POLL_PAUSE_S), 4),
+        "load": round(segment.get(Cell.RUNNING) / max(segment.get(Cell.LIMIT), 1), 2),
+        "asks_in_s": round(asks_at - now, 3) if asks_at else None,
     }
 
 

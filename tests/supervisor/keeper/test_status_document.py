@@ -62,7 +62,7 @@ def test_the_keys_are_those_of_the_interface(ledger: Ledger, board: StatusBoard)
     (child,) = document["children"]
     assert child.keys() >= {
         "process", "pid", "incarnation", "phase", "slots", "in_flight", "completed", "failed", "loop_lag_ms",
-        "rss_mb", "uss_mb", "cpu_percent", "uptime_s", "restarts",
+        "rss_mb", "uss_mb", "cpu_percent", "uptime_s", "restarts", "polling",
     }  # fmt: skip
     assert (document["pid"], document["uptime_s"]) == (SUPERVISOR_PID, pytest.approx(12.0, abs=1.0))
     assert document["engine"] == {"url": "http://engine:8080", "reachable": True, "rtt_ms": 3.1}
@@ -221,3 +221,20 @@ def test_of_threads_that_share_a_process_only_the_first_row_has_its_memory(
     assert [row["rss_mb"] is None for row in document["children"]] == [False, True]
     assert [row["restarts"] for row in document["children"]] == [3, 3]
     assert (document["parallel"], document["restarts"]) == ("threads", 3)
+
+
+def test_the_next_poll_of_a_host_follows_from_its_status(ledger: Ledger, board: StatusBoard) -> None:
+    """The newest poll and its pause say when; the loads say who."""
+    segment = worker(ledger, 0)
+    now = time.monotonic()
+    segment.put(Cell.LIMIT, 4)
+    segment.put(Cell.RUNNING, 1)
+    for clock, value in ((Clock.POLLED_AT, now - 1.0), (Clock.POLL_PAUSE_S, 2.0), (Clock.ASKS_AT, now + 1.0)):
+        segment.set_clock(clock, value)
+    polling = board.document()["children"][0]["polling"]
+    assert polling == {
+        "polled_s_ago": pytest.approx(1.0, abs=0.5), "pause_s": 2.0, "load": 0.25,
+        "asks_in_s": pytest.approx(1.0, abs=0.5),
+    }  # fmt: skip
+    segment.set_clock(Clock.ASKS_AT, 0.0)
+    assert board.document()["children"][0]["polling"]["asks_in_s"] is None

@@ -155,6 +155,7 @@ class Clock(IntEnum):
     LAST_BAD_POLL = 70
     FILL = 71  # the recent share of free slots that polls filled, 0 to 1
     POLLED_AT = 72
+    ASKS_AT = 73  # the time at which this process polls or looks again, 0 while it waits for something else
     WORKED_AT = 74
     LOOP_READ_AT = 75  # the time of the last reading of the loop's lag; not updated while no handler runs
     STEP_S = 76  # seconds from a receipt to the poll for what follows, as this process has learned them

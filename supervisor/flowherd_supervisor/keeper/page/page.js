@@ -263,6 +263,15 @@ function blocks(child) {
   return `${what}, for ${duration(now.for_s)}${last ? `: ${last}` : ""}`;
 }
 
+// The host's next poll is due a pause after the newest one; the freest process asks first.
+function asks(child) {
+  const polling = child.polling;
+  if (!polling) return "";
+  const asked = polling.polled_s_ago === null ? "never" : `${number(polling.polled_s_ago)} s ago`;
+  const next = polling.asks_in_s === null ? "no slot is free" : `next in ${number(Math.max(polling.asks_in_s, 0))} s`;
+  return `${asked}, pause ${number(polling.pause_s)} s, load ${number(polling.load)}, ${next}`;
+}
+
 // A process that finishes what it runs, after a reload, has no slots any more.
 function slotsOf(child) {
   return child.phase === "finishing" ? child.in_flight : `${child.in_flight}/${child.slots}`;
@@ -274,7 +283,7 @@ function row(child) {
   const cells = [
     child.process, child.pid, child.phase, slotsOf(child), child.completed, child.failed,
     child.restarts, number(child.cpu_percent), number(child.uss_mb ?? child.rss_mb), number(child.loop_lag_ms),
-    blocks(child), duration(child.uptime_s),
+    asks(child), blocks(child), duration(child.uptime_s),
   ];
   made.append(...cells.map((text) => element("td", text)));
   made.children[2].className = child.phase === "running" ? "good" : "doubt";

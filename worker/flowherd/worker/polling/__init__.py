@@ -13,8 +13,8 @@
    unless the host has asked since then.
 9. If the next step is not there, it asks again after an eighth of that pause, and each time after twice as long, up to
    the interval.
-10. Beside others it asks for twice what has ended here since its last poll, at least an eighth of its slots, and at most
-    what is free.
+10. Beside others it asks for twice what has ended here since its last poll, at least an eighth of its slots, and at
+    most what is free.
 
 After an error the circuit says when calls pass again (`flowherd.client.circuit`).
 """

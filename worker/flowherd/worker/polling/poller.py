@@ -134,6 +134,7 @@ class Poller:
         elif at < self._timer.when():
             self._timer.cancel()
             self._timer = self._loop.call_at(at, self._wake)
+            self._siblings.say_asks(at)
 
     def called(self) -> None:
         """Looks again, because a busier sibling has brought the next poll nearer."""
@@ -163,6 +164,7 @@ class Poller:
         self._sleep, self._wakes_when_free = loop.create_future(), when_free
         if until < math.inf:
             self._timer = loop.call_at(until, self._wake)
+        self._siblings.say_asks(until if until < math.inf else 0.0)
         try:
             await self._sleep
         finally:

@@ -94,8 +94,8 @@ def _share(one: Said) -> float:
 class NextStep:
     """Learns how soon an engine has the next activity of a workflow after a receipt.
 
-    An activity that was ready after the pause shortens it by a twenty-fourth. After one that was not, the pause becomes the
-    middle between the two polls around it: where the engine always takes as long, it stays within a sixteenth of that.
+    An activity that was ready after the pause shortens it by a twenty-fourth. After one that was not, the pause becomes
+    the middle between the two polls around it: where the engine always takes as long, it stays within a sixteenth.
 
     Attributes:
         pause_s: seconds between a receipt and the poll for what follows.

@@ -80,6 +80,10 @@ class Siblings:
         self._own.set_clock(Clock.POLL_PAUSE_S, pause_s)
         self._own.set_clock(Clock.POLLED_AT, began_at)
 
+    def say_asks(self, at: float) -> None:
+        """Publishes the time at which this process polls or looks again, 0 for none; for people."""
+        self._own.set_clock(Clock.ASKS_AT, at)
+
     def say_worked(self, at: float) -> None:
         """Publishes the time at which activities came, or an outcome was acknowledged."""
         self._own.set_clock(_WORKED_AT, at)
