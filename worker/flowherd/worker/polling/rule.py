@@ -10,13 +10,9 @@ if TYPE_CHECKING:
 
     from flowherd.backoff import Rng
 
-LOAD_S = (
-    0.005  # seconds that a nearly full process asks after an idle one: longer than a trip and a timer's error
-)
+LOAD_S = 0.005  # seconds that a full process asks after an idle one: longer than a trip
 INDEX_S = 0.0003  # seconds between two processes of the same load, so that the second one sees the poll of the first
-SOON_S = (
-    0.002  # seconds: the shortest pause after a receipt; an engine that schedules at once is ready by then
-)
+SOON_S = 0.002  # seconds: the shortest pause; an engine that schedules at once is ready by then
 SHARE = 8  # a part of the slots, and of the pause: fine enough to spread work, coarse enough to ask seldom
 IDLE_AFTER_S = 600.0  # seconds without work after which polls spread out, to the longest interval
 STEP_MAX_S = 1.0  # seconds: a step that takes longer waits for something else than the engine's schedule
