@@ -292,7 +292,7 @@ MUTATIONS = (
     Mutation(
         "the catch-all around a funeral",
         SUPERVISOR + "shell/supervisor.py",
-        "cause = contained(partial(self._cause, handle, segment), Cause.CRASH)",
+        "cause = contained(partial(self._cause, handle, segment), Cause.SIGNAL)",
         "cause = self._cause(handle, segment)",
         BRAIN
         + "shell/test_supervisor_shell.py::test_p16_a_defect_while_an_exit_is_handled_affects_no_other_exit",

@@ -50,6 +50,7 @@ PURE = (
     WORKER + "isolates/isolate_protocol.py",
 )
 PURE_NAMES = (
+    "flowherd.end_cause",
     "flowherd.exit_codes",
     "flowherd.wait_status",
     "flowherd.ledger.states_and_cells",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowherd.activities_and_outcomes import Failed
@@ -31,13 +32,17 @@ def failure_of(segment: Segment, record: Record, beside: Sequence[Record]) -> Fa
         return Failed("WORKER_CRASHED", how, retryable=True)
     doing = _doing(record)
     who = f"worker process {segment.get(Cell.PROCESS)} (pid {segment.get(Cell.PID)})"
-    if segment.get(Cell.CAUSE) == Cause.STOPPED:
-        return Failed("WORKER_SHUTDOWN", f"{who} was stopped while the activity {doing}", retryable=True)
-    if segment.get(Cell.CAUSE) == Cause.HUNG:
-        return _hung(segment, record, beside, who)
+    cause = segment.cause
+    if cause is not None and cause.is_planned:
+        return Failed(
+            "WORKER_SHUTDOWN", f"{who} was stopped while the activity {doing}", retryable=True, cause=cause
+        )
+    if cause is Cause.HUNG:
+        return replace(_hung(segment, record, beside, who), cause=cause)
     how = describe_status(segment.get(Cell.EXIT_STATUS)) + _memory(segment)
     neighbours = _beside(record, beside)
-    return Failed("WORKER_CRASHED", f"{who} {how} while the activity {doing}{neighbours}", retryable=True)
+    message = f"{who} {how} while the activity {doing}{neighbours}"
+    return Failed("WORKER_CRASHED", message, retryable=True, cause=cause)
 
 
 def _doing(record: Record) -> str:

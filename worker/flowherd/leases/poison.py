@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flowherd.activities_and_outcomes import Failed
 from flowherd.counted import counted
 from flowherd.leases.crash_reports import failure_of
-from flowherd.ledger import Cause, Cell, Claim
+from flowherd.ledger import Claim
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Poison:
         """
         failure = failure_of(segment, record, beside)
         was_in_it = record.is_at_work and not record.is_isolated
-        crashed = was_in_it and segment.get(Cell.CAUSE) == Cause.CRASH
+        crashed = was_in_it and segment.cause is not None and segment.cause.is_crash
         if not self._poison_after or not (crashed or record.claim is Claim.CRASHED):
             return failure
         charges = self._history.charge(record.activity_id, failure.message, record.sequence)

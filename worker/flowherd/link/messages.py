@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from flowherd.end_cause import Cause  # noqa: TC001 - msgspec reads annotations
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -204,7 +206,7 @@ class SupervisorState(Message, frozen=True):
     wanted: int
     total_slots: int
     restarts: dict[int, int]
-    causes: dict[int, dict[str, int]] = {}
+    causes: dict[int, dict[Cause, int]] = {}
     polling: bool = True
     most: int = 0
     threads: bool = False
