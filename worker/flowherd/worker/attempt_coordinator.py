@@ -107,7 +107,6 @@ class Attempts:
             self._table,
             executors,
             self,
-            grace_s=config.cancel_grace_s,
             clock=clock,
             log_completed=config.log_activities,
         )
@@ -115,6 +114,7 @@ class Attempts:
         self._posts: list[Attempt] = []
         meter.on_turn_end = self._turn_ended
         self._is_abandoned = False
+        self._frozen_us = writer.segment.get(Cell.FROZEN_US)
         self._say_running = writer.segment.writer_of(Cell.RUNNING)
         self._say_held = writer.segment.writer_of(Cell.HELD)
 
@@ -169,8 +169,11 @@ class Attempts:
     # The keeper
 
     def heed_verdicts(self) -> None:
-        """Stops attempts whose lease the keeper found lost, and closes those that it has settled."""
+        """Stops attempts whose lease the keeper found lost, closes those that it has settled, and hears of freezes."""
         segment = self._writer.segment
+        frozen_us, self._frozen_us = segment.get(Cell.FROZEN_US) - self._frozen_us, segment.get(Cell.FROZEN_US)
+        if frozen_us:
+            self._table.stood_still(frozen_us / 1e6)
         for attempt in self._table.owed():
             if segment.standing(attempt.index, attempt.sequence) not in FINAL:
                 continue
