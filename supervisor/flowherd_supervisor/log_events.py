@@ -61,10 +61,10 @@ SUPERVISOR_EVENTS: Mapping[str, str] = {
         " fork. `found` names them with the line of yours; `remedy` says what to do."
     ),
     "process_died": (
-        "warning: A process exited unexpectedly. `cause` says how: exit, signal or out of memory. Its work "
-        "was requeued or adopted."
+        "warning: A process ended unexpectedly. `cause` is one of [the list](#causes-of-an-end); `how` says it in "
+        "words. Its work was requeued or adopted."
     ),
-    "process_exited": "info: A process exited as ordered.",
+    "process_exited": "info: A process exited as ordered; `cause` and `how` as in `process_died`.",
     "process_hangs": (
         "error: A handler blocks its process beyond its limit; the process is ended. Give it `offload`, or "
         "a longer `timeout_s`."

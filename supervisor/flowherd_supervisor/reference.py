@@ -14,7 +14,7 @@ import flowherd
 from flowherd import errors, testing
 from flowherd.exit_codes import Exit
 from flowherd.failure_codes import FAILURE_CODES
-from flowherd.ledger import Ledger
+from flowherd.ledger import Cause, Ledger
 from flowherd.link.messages import SupervisorState
 from flowherd.log_events import WORKER_EVENTS
 from flowherd.sdk.activity_definition import ActivityOptions
@@ -220,6 +220,14 @@ def log_events() -> str:
         _events({name: text for name, text in events.items() if name in loud}),
         "## Information",
         _events({name: text for name, text in events.items() if name not in loud}),
+        "## Causes of an end",
+        "These are the `cause` of `process_died` and `process_exited` and the label `cause` of\n"
+        "`flowherd_process_restarts_total`; `flowherd explain` has them in brackets. A planned end is no crash: no\n"
+        "alert counts it, and no activity is charged with it.",
+        table(
+            ("cause", "planned", "meaning"),
+            [(f"`{one.label}`", "yes" if one.is_planned else "no", one.meaning) for one in Cause],
+        ),
     )
 
 
@@ -232,7 +240,7 @@ def metrics() -> str:
     """The page about `/metrics`."""
     ledger = Ledger(processes=1, records=1)
     board = StatusBoard(ledger, "http://engine", "0", 1, time.monotonic())
-    board.supervisor = SupervisorState("running", 1, 1, {}, {0: {"signal": 1}})
+    board.supervisor = SupervisorState("running", 1, 1, {}, {0: {Cause.SIGNAL: 1}})
     rows = []
     for family in HostMetrics(ledger, board).collect():
         labels = {name: "" for sample in family.samples for name in sample.labels if name != "le"}

@@ -292,8 +292,8 @@ MUTATIONS = (
     Mutation(
         "the catch-all around a funeral",
         SUPERVISOR + "shell/supervisor.py",
-        "cause = contained(partial(self._cause, handle, segment), Cause.CRASH)",
-        "cause = self._cause(handle, segment)",
+        "cause = contained(partial(self._cause, handle, status, running), Cause.of_status(status))",
+        "cause = self._cause(handle, status, running)",
         BRAIN
         + "shell/test_supervisor_shell.py::test_p16_a_defect_while_an_exit_is_handled_affects_no_other_exit",
     ),

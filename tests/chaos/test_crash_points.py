@@ -38,7 +38,7 @@ def test_a_worker_that_dies_at_a_named_point_costs_at_most_an_attempt(
     host = world.start_host(*flags, processes=2, slots=2, env={VARIABLE: f"{point}:2:SIGKILL:{marker}"})
     [died] = host.wait_for_log("process_died")
     assert marker.exists(), "the point was not reached"
-    assert "SIGKILL" in died["cause"]
+    assert "SIGKILL" in died["how"]
     eventually(lambda: len(world.engine.completions_per_activity()) >= 11, "all but what was in a reply")
     world.engine.wait_for("fail", HANDED_BACK[point])
     in_a_reply = len(_claimed_by_nobody(world))  # C2: the end of its lease heals it

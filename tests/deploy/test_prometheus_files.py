@@ -12,7 +12,7 @@ import yaml
 from deploy_kit import DEPLOY, run_tool
 from prometheus_client.parser import text_string_to_metric_families
 
-from flowherd.ledger import Ledger
+from flowherd.ledger import Cause, Ledger
 from flowherd.ledger.activity_counts import Ended
 from flowherd.link.messages import SupervisorState
 from flowherd_supervisor.keeper.metrics import STATES, HostMetrics
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 RULES = DEPLOY / "prometheus" / "flowherd.rules.yaml"
 RULE_TESTS = DEPLOY / "prometheus" / "flowherd.rules.test.yaml"
 DASHBOARD = DEPLOY / "grafana" / "flowherd.json"
-CAUSES = {"exit", "signal", "out_of_memory", "hung", "boot", "reload", "recycle"}
 VALUES = {
     "state": set(STATES),
-    "cause": CAUSES,
+    "cause": {cause.label for cause in Cause},
+    "planned": {"true", "false"},
     "outcome": {*(how.name.lower() for how in Ended), "work", "empty", "error", "told", "given_up"},
 }
 
@@ -37,7 +37,7 @@ def series() -> set[str]:
     """Every name that a scrape can hold."""
     ledger = Ledger(processes=2, records=2)
     board = StatusBoard(ledger, "http://engine", "0", 1, time.monotonic())
-    board.supervisor = SupervisorState("running", 2, 8, {}, {0: {"signal": 1}})
+    board.supervisor = SupervisorState("running", 2, 8, {}, {0: {Cause.SIGNAL: 1}})
     page = HostMetrics(ledger, board).page().decode()
     return {sample.name for family in text_string_to_metric_families(page) for sample in family.samples}
 
@@ -129,7 +129,7 @@ def test_promtool_has_nothing_against_a_scrape(tmp_path: Path, series: set[str])
     del series
     ledger = Ledger(processes=2, records=2)
     board = StatusBoard(ledger, "http://engine", "0", 1, time.monotonic())
-    board.supervisor = SupervisorState("running", 2, 8, {}, {0: {"signal": 1}})
+    board.supervisor = SupervisorState("running", 2, 8, {}, {0: {Cause.SIGNAL: 1}})
     (tmp_path / "page").write_bytes(HostMetrics(ledger, board).page())
     said = run_tool("promtool", "check", "metrics", stdin=tmp_path / "page")
     assert said.strip() == ""

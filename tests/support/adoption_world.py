@@ -297,7 +297,7 @@ class World:
         """The supervisor notes the ends that nobody has noted."""
         for worker in self.workers:
             if not worker.is_alive and worker.segment.life is Life.LIVE and worker in self.workers:
-                worker.segment.end(Cause.CRASH, 9)
+                worker.segment.end(Cause.SIGNAL, 9)
         self.workers = [worker for worker in self.workers if worker.is_alive]
 
     def spawn(self) -> None:

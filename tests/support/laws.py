@@ -52,6 +52,7 @@ PURE = (
     WORKER + "leases/suspects.py",
 )
 PURE_NAMES = (
+    "flowherd.end_cause",
     "flowherd.exit_codes",
     "flowherd.wait_status",
     "flowherd.ledger.states_and_cells",

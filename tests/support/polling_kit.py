@@ -149,7 +149,7 @@ class SimChild:
 
     def die(self) -> None:
         self.is_frozen = True
-        self.segment.end(Cause.CRASH)
+        self.segment.end(Cause.SIGNAL)
 
     def called(self) -> None:
         self._when_free(lambda: (self.policy.called(), self.look()))

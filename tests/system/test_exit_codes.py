@@ -138,7 +138,7 @@ def test_3_when_the_app_hangs_at_import(tmp_path: Path, way: str, ended: str) ->
             == f"not ready within 1 s (--boot-timeout): {tmp_path}/hangs.py:2 <module>"
         )
         assert line["at"] == f"{tmp_path}/hangs.py:2 <module>"
-        assert host.log(ended)[0]["cause"] == "was stopped by flowherd: it was not ready in time"
+        assert host.log(ended)[0]["how"] == "was stopped by flowherd: it was not ready in time"
         assert not host.tree()
 
 
@@ -149,7 +149,7 @@ def test_5_after_more_short_ends_than_allowed_with_waits_between(tmp_path: Path)
     with running_host(tmp_path, "ends", *flags, url=NOBODY, app_dir=tmp_path) as host:
         assert host.wait() == 5
         died = host.log("process_died")
-        assert [line["cause"] for line in died] == ["was killed by SIGALRM"] * 3
+        assert [line["how"] for line in died] == ["was killed by SIGALRM"] * 3
         assert host.log()[-1]["reason"] == "3 short ends within 30 s (--max-restarts)"
         started = [line for line in host.log("process_started") if line["process"] == 0]
         assert len(started) == 3

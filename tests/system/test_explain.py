@@ -74,7 +74,7 @@ def test_a_crash_is_explained_from_claim_to_end_also_by_the_next_keeper(
     code, out, _ = explain(host, crashed["activity_id"])
     assert code == 0
     assert out.splitlines()[0].endswith(f"{flow}: failed"), "an activity's id leads to its workflow"
-    assert "crashed: WORKER_CRASHED: worker process" in out
+    assert "crashed (signal): WORKER_CRASHED: worker process" in out
     assert out.splitlines()[-1].startswith("Nothing more happens: the workflow has failed for good.")
 
 

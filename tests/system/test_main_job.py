@@ -78,7 +78,7 @@ def test_the_work_of_a_killed_process_is_handed_back_at_once(
     assert {activity_id for activity_id, count in claims.items() if count == 2} == held
     assert set(engine.completions_per_activity().values()) == {1}
     [died] = host.log("process_died")
-    assert died["cause"].startswith("was killed by SIGKILL")
+    assert died["how"].startswith("was killed by SIGKILL")
     assert {line["activity_id"] for line in host.log("activity_failed")} == held
 
 
@@ -89,7 +89,7 @@ def test_a_crash_names_its_signal(engine: Engine, run_host: StartHost, number: s
     engine.submit("kill_self", settings={"retry": {"max_attempts": 1}}, number=int(number))
     [failure] = engine.wait_for("fail", 1)
     [died] = host.wait_for_log("process_died")
-    assert died["cause"] == f"was killed by {number.name}"
+    assert died["how"] == f"was killed by {number.name}"
     host.wait_for_log("process_ready", 4)
     assert failure["attempt"] == 1
 
@@ -102,7 +102,7 @@ def test_exit_0_of_a_process_that_was_not_told_to_stop_is_a_crash(
     engine.submit("exit_quietly", settings={"retry": {"max_attempts": 1}})
     engine.wait_for("fail", 1)
     [died] = host.wait_for_log("process_died")
-    assert died["cause"] == "exited with code 0"
+    assert died["how"] == "exited with code 0"
 
 
 @pytest.mark.timeout(90)

@@ -112,7 +112,7 @@ def test_it_names_app_engine_and_host_and_shows_activities_and_failures(
     view = View(browser, host, viewport={"width": 390, "height": 844}, color_scheme="dark")
     view.wait_for("#app", f"sample_app:registry on {re.escape(socket.gethostname())}")
     view.wait_for("#about", re.escape(engine.url))
-    view.wait_for('#names tr[data-activity="hello"]', r"hello\s*0\s*0\s*5\s*0\s*\d+ ms\s*\d+ ms")
+    view.wait_for('#names tr[data-activity="hello"]', r"hello\s*0\s*0\s*5\s*0\s*[\d.]+ ms\s*[\d.]+ ms")
     view.wait_for('#names tr[data-activity="other"]', r"other\s*0\s*0\s*0\s*1")
     view.wait_for("#failures", rf"nobodys\s+UNKNOWN_ACTIVITY: .*workflow {flow}")
     view.wait_for("#activities", rf"process [01]  wait\s+workflow {running}")
@@ -159,6 +159,39 @@ def test_it_outlives_the_process_that_serves_it_and_shows_no_event_twice(
     texts = view.page.locator("#events li").all_inner_texts()
     assert len(texts) == len(set(texts)) > shown
     assert view.complaints == []
+    view.context.close()
+
+
+@pytest.mark.parametrize(
+    ("width", "rows"),
+    [(390, [1, 1, 1, 1, 1]), (800, [1, 2, 2]), (1280, [2, 3]), (1440, [2, 3]), (1920, [5])],
+)
+def test_the_charts_fill_every_row(browser: Browser, host: Host, width: int, rows: list[int]) -> None:
+    """The fifth one stood alone in a row of four at 1,280 pixels."""
+    view = View(browser, host, viewport={"width": width, "height": 900})
+    view.wait_for("#ready", "2 of 2")
+    boxes = view.page.evaluate(
+        "[...document.querySelectorAll('.charts figure')].map(one => one.getBoundingClientRect().toJSON())"
+    )
+    whole = view.page.evaluate("document.querySelector('.charts').getBoundingClientRect().toJSON()")
+    by_row: dict[float, list[dict[str, float]]] = {}
+    for box in boxes:
+        by_row.setdefault(box["top"], []).append(box)
+    assert [len(row) for row in by_row.values()] == rows
+    for row in by_row.values():
+        assert row[0]["left"] == pytest.approx(whole["left"], abs=1)
+        assert row[-1]["right"] == pytest.approx(whole["right"], abs=1)
+        assert all(box["width"] >= 250 for box in row)
+    assert view.complaints == []
+    view.context.close()
+
+
+def test_a_run_time_is_shown_with_three_digits_in_the_unit_that_fits(browser: Browser, host: Host) -> None:
+    """300 ms was 512 ms; what is rounded away must stay small."""
+    view = View(browser, host)
+    shown = view.page.evaluate("[0.3124, 8, 299.6, 999.6, 2048, 900000, 3.6e7].map(ms => took(ms, true))")
+    assert shown == ["0.312 ms", "8 ms", "300 ms", "1 s", "2.05 s", "900 s", "600 min"]
+    assert view.page.evaluate("[took(null, true), took(null, false)]") == ["> 18 h", "\u2013"]
     view.context.close()
 
 

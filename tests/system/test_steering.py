@@ -152,7 +152,7 @@ def test_a_killed_process_is_seen_in_the_events_with_its_cause(engine: Engine, t
                 ):
                     break
             assert (seen["process"], seen["pid"]) == (1, pid)
-            assert "SIGKILL" in seen["cause"]
+            assert "SIGKILL" in seen["how"]
 
 
 def test_tcp_is_read_only(engine: Engine, tmp_path: Path, ctl: Ctl) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from flowherd_supervisor.testkit.supervisor_program import SupervisorProgram
 
 
+RESTARTS = "flowherd_process_restarts_total"
+
+
 @pytest.fixture
 def threads(tmp_path: Path, engine: Engine) -> Iterator[Callable[..., Host]]:
     """Starts a supervisor whose workers are threads, and returns it when they are ready."""
@@ -185,7 +188,7 @@ def test_a_poison_costs_a_healthy_activity_in_another_thread_one_attempt_at_most
 def test_more_and_fewer_threads_come_with_a_new_process_that_is_ready_before_the_old_one_ends(
     threads: Callable[..., Host], engine: Engine
 ) -> None:
-    """TTIN and TTOU change the number of threads; what runs is not disturbed, and the budget stays."""
+    """TTIN and TTOU change the number of threads; what runs is not disturbed, and the budget stays (N25)."""
     host = threads("sample_app:registry", "-c", "8", workers=2)
     before = running(host, 2)[0]["pid"]
     engine.submit("wait", 4, seconds=1.5)
@@ -203,6 +206,13 @@ def test_more_and_fewer_threads_come_with_a_new_process_that_is_ready_before_the
     host.wait_for_log("reloaded")
     assert before not in {row["pid"] for row in running(host, 2)}, "one successor with as many threads"
     assert not host.log("process_died")
+    causes = eventually(
+        lambda: (found := [line["cause"] for line in host.log("process_exited")])[2:] and found, "three ends"
+    )
+    assert causes == ["scale", "scale", "reload"]
+    restarts = [line for line in host.get("/metrics").text.splitlines() if line.startswith(RESTARTS)]
+    assert restarts
+    assert all('planned="true"' in line for line in restarts)
 
 
 def test_all_threads_together_run_one_of_a_kind_at_a_time(

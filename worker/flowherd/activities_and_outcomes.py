@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from flowherd.end_cause import Cause  # noqa: TC001 - msgspec reads annotations
+
 
 class Activity(msgspec.Struct, frozen=True):
     """A claimed attempt of an activity.
@@ -87,7 +89,8 @@ class Raised:
 class Failed:
     """The handler raised, ran out of time, or was requeued; `message` is clean and at most 8 KiB (§7).
 
-    `raised` and `at`, the user's line where the handler was, are for log and trace only, not for the engine.
+    `raised` and `at`, the user's line where the handler was, are for log and trace only, not for the engine. `cause` is
+    that of the end of its process, for `explain`, when the keeper reports it.
     """
 
     code: str
@@ -97,6 +100,7 @@ class Failed:
     usage: tuple[Usage, ...] = ()
     raised: Raised | None = field(default=None, compare=False, repr=False)
     at: str = field(default="", compare=False, repr=False)
+    cause: Cause | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

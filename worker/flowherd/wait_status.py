@@ -1,4 +1,4 @@
-"""Wait statuses: their kinds, and their descriptions in words."""
+"""Wait statuses with what is known besides, and their descriptions in words."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ import signal
 OUT_OF_MEMORY = 1 << 16  # above the 16 bits of a wait status: the kernel counted an out-of-memory kill
 NOT_OUT_OF_MEMORY = 1 << 17  # the kernel counted none, although it would have
 OURS = 1 << 18  # the supervisor sent SIGKILL
-
-
-def kind_of(status: int) -> str:
-    """Returns `exit`, `signal` or `out_of_memory`, for the label of a metric (faults.md S2)."""
-    if status & OUT_OF_MEMORY:
-        return "out_of_memory"
-    return "signal" if status & 0x7F else "exit"
 
 
 def may_be_out_of_memory(status: int) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flowherd.free_threading import is_gil_enabled
 from flowherd.ledger import Cell, Clock, Ledger, Life
 from flowherd.ledger.activity_cost_table import STEP_BUCKETS, Load, Metric, Where
-from flowherd.ledger.histogram import BUCKETS, quantile_s, upper_s
+from flowherd.ledger.histogram import BOUNDS, bound_s, quantile_s
 from flowherd_supervisor.advise import capacity
 from flowherd_supervisor.advise.measurements import Measured, Place, Steps, median_s
 from flowherd_supervisor.advise.placement import Advice, Criterion, Surroundings, advise
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PLACES = {Where.LOOP: Place.ASYNC, Where.THREAD: Place.THREAD, Where.PROCESS: Place.PROCESS}
 _LENGTHS_S = tuple(
-    0.75 * upper_s(bucket) if bucket < BUCKETS - 1 else 1.5 * upper_s(bucket - 1) for bucket in range(BUCKETS)
+    0.75 * bound_s(index) if index < BOUNDS - 1 else 1.5 * bound_s(index - 1) for index in range(BOUNDS)
 )
 
 
@@ -77,7 +77,7 @@ def judged(work: Work, hosted: set[tuple[str, Where]]) -> list[Advice]:
     """
     entries = {key: figures for key, figures in work.entries.items() if key in hosted}
     steps = {key: _steps(figures) for key, figures in entries.items()}
-    late = work.load[Load.LATE : Load.LATE + BUCKETS]
+    late = work.load[Load.LATE : Load.LATE + BOUNDS]
     lag_s = quantile_s(late, 0.95) if any(late) else 0.0
     return [
         advise(
@@ -147,7 +147,7 @@ def _measured(name: str, where: Where, figures: tuple[float, ...]) -> Measured:
 
 
 def _steps(figures: tuple[float, ...]) -> Steps:
-    return Steps(figures[Metric.LONG_STEPS : Metric.LONG_STEPS + BUCKETS], _LENGTHS_S)
+    return Steps(figures[Metric.LONG_STEPS : Metric.LONG_STEPS + BOUNDS], _LENGTHS_S)
 
 
 def _activity(found: Advice) -> dict[str, Any]:

@@ -45,9 +45,9 @@ _TEXTS = {
     "completed": "completed",
     "delivered": "completed: the keeper delivered the result that the dead process had kept",
     "failed": "failed: {words}",
-    "crashed": "crashed: {words}",
-    "hung": "ended with its process: {words}",
-    "stopped": "stopped: {words}",
+    "crashed": "crashed{cause}: {words}",
+    "hung": "ended with its process{cause}: {words}",
+    "stopped": "stopped{cause}: {words}",
     "cancelled": "cancelled: {words}",
     "requeued": "requeued: the engine runs it again",
     "given_up": "failed for good: {words}",
@@ -304,8 +304,9 @@ def _table(events: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _description(event: Mapping[str, Any]) -> str:
+    cause = f" ({event['cause']})" if event.get("cause") else ""
     text = _TEXTS[event["event"]].format_map(
-        {**event, "words": failure_text(event), "nth": _ordinal(event.get("seen") or 1)}
+        {**event, "words": failure_text(event), "nth": _ordinal(event.get("seen") or 1), "cause": cause}
     )
     where = " in an isolate" if event.get("isolate") else ""
     return visible(text.removesuffix(": ") + where)

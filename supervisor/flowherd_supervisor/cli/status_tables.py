@@ -17,6 +17,8 @@ _NAME_WIDTH = 22
 _MESSAGE_WIDTH = 140  # two lines of a terminal
 _ANY_EXCEPTION = "EXECUTION_ERROR"  # the code of an exception that has none of its own
 OVER = "its outcome is decided, but its handler runs on and keeps a slot"
+_TOOK_UNITS = ((1.0, "ms"), (1e3, "s"), (60e3, "m"), (3.6e6, "h"))
+_NEXT_UNIT = 999.5  # which would be shown as 1000
 _ISOLATED = " (isolate)"
 _NOW_WIDTH = 26  # with the other columns and the id of a workflow 76: `top` has margins
 _NOW = f"{{:>7}} {{:>4}} {{:<{_NOW_WIDTH}}} {{}}"
@@ -73,10 +75,11 @@ def activity_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _took(milliseconds: float | None, *, ended: bool) -> str:
-    """Formats a run time; `>16s` where the histogram ends, "-" if no run has ended."""
+    """Formats a run time with three digits; `>18h` where the histogram ends, "-" if no run has ended."""
     if milliseconds is None:
-        return ">16s" if ended else "-"
-    return f"{milliseconds:.0f}ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f}s"
+        return ">18h" if ended else "-"
+    size, unit = next((size, unit) for size, unit in _TOOK_UNITS if milliseconds < _NEXT_UNIT * size)
+    return f"{milliseconds / size:.3g}{unit}"
 
 
 def lately_line(document: Mapping[str, Any]) -> list[str]:

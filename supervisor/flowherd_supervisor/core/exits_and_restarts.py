@@ -6,9 +6,8 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from flowherd.end_cause import Cause
 from flowherd.exit_codes import Exit as Code
-from flowherd.ledger.states_and_cells import Cause
-from flowherd.wait_status import kind_of
 from flowherd_supervisor.core import events, isolates, rolling_replacement, startup, stops
 from flowherd_supervisor.core.actions import Abort, Level
 from flowherd_supervisor.core.events import KEEPER
@@ -26,21 +25,36 @@ STACKS_WITHIN_S = 1.0  # for faulthandler, which works with the GIL held; then S
 KEEPER_ENDS, KEEPER_WINDOW_S = 3, 10.0
 
 
-def cause_of(state: State, index: int, incarnation: int, *, is_guilty_known: bool) -> Cause:
-    """Returns why a process ended: only an exit that was not ordered counts against the activities that ran.
+def cause_of(state: State, process: ProcessState | None, status: int, running: int) -> Cause:
+    """Returns the cause of a process's end; what ran is charged with one that was not planned.
+
+    An end that was ordered has the cause of the order if it came as ordered: by our SIGKILL, or with code 0 and nothing
+    left that ran. Anything else happened to the process meanwhile.
 
     Args:
         state: the state before `decide` gets the exit.
-        index: the process's index.
-        incarnation: its incarnation.
-        is_guilty_known: True if it was ended because of an activity that hung it.
+        process: the process before its exit, None if it is not known any more.
+        status: its wait status.
+        running: the number of activities that ran when it ended.
 
     """
-    if is_guilty_known:
-        return Cause.HUNG
-    ended = state.find(index, incarnation)
-    was_ordered = state.mode is not Mode.SERVING or (ended is not None and ended.phase is Phase.DYING)
-    return Cause.STOPPED if was_ordered else Cause.CRASH
+    unordered = Cause.of_status(status)
+    if (
+        process is not None
+        and process.ready_at is None
+        and unordered is Cause.EXIT
+        and status >> 8 in BOOT_CODES
+    ):
+        return Cause.BOOT
+    ends_for = process.ends_for if process is not None else None
+    if ends_for is not None and not ends_for.is_planned:
+        return ends_for
+    if state.mode is not Mode.SERVING:
+        return Cause.STOP
+    if process is None or ends_for is None:
+        return unordered
+    is_as_ordered = process.phase is Phase.DRAINING and not (status or running)
+    return ends_for if is_as_ordered or process.phase is Phase.DYING else unordered
 
 
 def stopped(transition: Transition, process: ProcessState, event: events.ChildStopped) -> None:
@@ -56,27 +70,28 @@ def stopped(transition: Transition, process: ProcessState, event: events.ChildSt
         transition.blame(Code.RELEASED)
 
 
-def exited(transition: Transition, process: ProcessState, status: int, running: int) -> None:
+def exited(transition: Transition, process: ProcessState, event: events.ChildExited) -> None:
     """Handles an exit; three cases: the keeper, a worker that was to end, a worker that crashed."""
+    cause = cause_of(transition.state, process, event.status, event.running)
     fields: dict[str, Any] = {
         "process": process.number,
         "pid": process.pid,
-        "status": status,
-        "running": running,
+        "cause": cause.label,
+        "status": event.status,
+        "running": event.running,
         "killed_for": process.killed_for,
     }
-    kind = _kind_of(process, status)
     process = replace(process, phase=Phase.STOPPED, pid=None)
     transition.put(process)
     isolates.worker_ended(transition, process)
     if process.number == KEEPER:
-        _keeper_exited(transition, process, status, fields["pid"])
+        _keeper_exited(transition, process, event.status, fields["pid"])
     elif transition.state.mode is not Mode.SERVING or _was_retiring(transition, process):
         transition.note("process_exited", **fields)
-        if running and transition.state.mode is not Mode.SERVING:
+        if event.running and transition.state.mode is not Mode.SERVING:
             transition.blame(Code.RELEASED)
     else:
-        _crashed(transition, process, kind, running, fields)
+        _crashed(transition, process, cause, event.running, fields)
 
 
 def must_end(
@@ -108,22 +123,21 @@ def _hangs(transition: Transition, process: ProcessState, event: events.LimitOve
         activity_id=event.activity_id,
         activity_key=event.key,
     )
-    transition.put(
-        replace(
-            process, phase=Phase.ABORTING, kill_at=transition.now + STACKS_WITHIN_S, aborted_at=transition.now
-        )
-    )
-    transition.actions.append(Abort(process.number, process.incarnation, event.sequence))
+    _abort(transition, replace(process, aborted_at=transition.now), Cause.HUNG, event.sequence)
 
 
 def _damaged(transition: Transition, process: ProcessState, found: str) -> None:
     """Aborts a process whose segment was overwritten, before more is damaged; its activities are suspect."""
     if process.phase in {Phase.RUNNING, Phase.DRAINING}:
         transition.note("segment_damaged", Level.ERROR, process=process.number, pid=process.pid, found=found)
-        transition.put(
-            replace(process, phase=Phase.ABORTING, kill_at=transition.now + STACKS_WITHIN_S, is_damaged=True)
-        )
-        transition.actions.append(Abort(process.number, process.incarnation, 0))
+        _abort(transition, process, Cause.DAMAGED, 0)
+
+
+def _abort(transition: Transition, process: ProcessState, cause: Cause, guilty: int) -> None:
+    """Orders an end with stacks; `guilty` is the sequence of the record that is charged with it, 0 for none."""
+    kill_at = transition.now + STACKS_WITHIN_S
+    transition.put(replace(process, phase=Phase.ABORTING, kill_at=kill_at, ends_for=cause))
+    transition.actions.append(Abort(process.number, process.incarnation, guilty))
 
 
 def keeper_late(transition: Transition, process: ProcessState, late_s: float) -> None:
@@ -140,20 +154,8 @@ def _was_retiring(transition: Transition, process: ProcessState) -> bool:
     )
 
 
-def _kind_of(process: ProcessState, status: int) -> str:
-    """Returns the cause of an exit that was not ordered, from a closed list; `process` is its state before the exit."""
-    if process.ready_at is None:
-        is_boot_failure = process.phase is Phase.DYING or (
-            kind_of(status) == "exit" and status >> 8 in BOOT_CODES
-        )
-        return "boot" if is_boot_failure else kind_of(status)
-    if process.is_damaged:
-        return "damaged"
-    return "hung" if process.phase in {Phase.ABORTING, Phase.DYING} else kind_of(status)
-
-
 def _crashed(
-    transition: Transition, process: ProcessState, kind: str, running: int, fields: Mapping[str, Any]
+    transition: Transition, process: ProcessState, cause: Cause, running: int, fields: Mapping[str, Any]
 ) -> None:
     policy = transition.state.plan.restarts
     short = policy.is_short(ready_at=process.ready_at, ended_at=transition.now, running=running)
@@ -171,7 +173,7 @@ def _crashed(
     in_row = process.short_in_row + 1 if short else 0
     wait_s = policy.wait_s(in_row, since_start_s=transition.now - process.started_at, rng=transition.rng)
     transition.retry_in(replace(process, short_in_row=in_row, restarts=process.restarts + 1), wait_s)
-    transition.count(process, kind)
+    transition.count(process, cause)
     transition.note("process_died", Level.WARNING, **fields, again_in_s=round(wait_s, 2))
     if policy.gives_up(ends, transition.now):
         transition.note("crash_loop", Level.ERROR, short_ends=len(ends), window_s=policy.window_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from flowherd.end_cause import Cause
 from flowherd_supervisor.core import stops
 from flowherd_supervisor.core.actions import Drain, Level
 from flowherd_supervisor.core.state import Mode, Phase, ProcessState
@@ -61,7 +62,7 @@ def follow_plan(transition: Transition) -> None:
     if state.plan.threads is None or state.mode is not Mode.SERVING or busy:
         return
     if process.phase is Phase.RUNNING and process.workers != state.plan.threads:
-        supersede(transition, process, "scale")
+        supersede(transition, process, Cause.SCALE)
 
 
 def resize(transition: Transition, plan: Plan) -> None:
@@ -71,10 +72,12 @@ def resize(transition: Transition, plan: Plan) -> None:
     transition.state = replace(state, plan=plan, processes=state.processes[: plan.processes], rolling=rolling)
     for process in state.processes[plan.processes :]:
         if process.alive:
-            transition.state = replace(transition.state, retiring=(*transition.state.retiring, process))
-            retire(transition, process) if process.phase is Phase.RUNNING else transition.kill(
-                process, "fewer processes are wanted"
-            )
+            surplus = replace(process, ends_for=process.ends_for or Cause.SCALE)
+            transition.state = replace(transition.state, retiring=(*transition.state.retiring, surplus))
+            if surplus.phase is Phase.RUNNING:
+                retire(transition, surplus)
+            else:
+                transition.kill(surplus, "fewer processes are wanted")
     for process in state.retiring:
         if process.number >= plan.processes and process.phase is Phase.RUNNING:
             retire(transition, process)  # its successor will not come
@@ -94,7 +97,7 @@ def go_on(transition: Transition) -> None:
     while transition.state.rolling:
         process = transition.state.processes[transition.state.rolling[0]]
         if process.phase is Phase.RUNNING:
-            supersede(transition, process, "reload")
+            supersede(transition, process, Cause.RELOAD)
             return
         if process.phase is Phase.STARTING:
             return  # it may have the old version; its Ready leads here again
@@ -103,10 +106,11 @@ def go_on(transition: Transition) -> None:
         transition.note("reloaded")
 
 
-def supersede(transition: Transition, process: ProcessState, cause: str) -> None:
+def supersede(transition: Transition, process: ProcessState, cause: Cause) -> None:
     """Starts a successor; the process works until that is Ready."""
     transition.count(process, cause)
-    transition.state = replace(transition.state, retiring=(*transition.state.retiring, process))
+    predecessor = replace(process, ends_for=cause)
+    transition.state = replace(transition.state, retiring=(*transition.state.retiring, predecessor))
     successor = replace(process, phase=Phase.WAITING, pid=None, limit=0)
     transition.state = replace(
         transition.state,
@@ -147,7 +151,7 @@ def successor_failed(transition: Transition, process: ProcessState, predecessor:
     transition.note("reload_failed", Level.ERROR, process=process.number, note=note)
     retiring = tuple(old for old in transition.state.retiring if old is not predecessor)
     transition.state = replace(transition.state, retiring=retiring, rolling=())
-    kept = replace(predecessor, short_in_row=process.short_in_row, restarts=process.restarts)
+    kept = replace(predecessor, ends_for=None, short_in_row=process.short_in_row, restarts=process.restarts)
     transition.state = replace(
         transition.state,
         processes=tuple(kept if s.number == process.number else s for s in transition.state.processes),
@@ -173,7 +177,7 @@ def fall_back(transition: Transition) -> bool:
     )
     for process in transition.state.workers:
         if process.phase is Phase.STARTING and _is_of_new_version(transition, process):
-            transition.kill(process, "its version does not start")
+            transition.kill(process, "its version does not start", Cause.BOOT)
     transition.put(kept.with_phase(Phase.RUNNING))
     transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, wanted=True))
     return True
@@ -186,7 +190,7 @@ def recycle(transition: Transition, process: ProcessState, reason: str) -> None:
     idle = idle and not state.zygotes.awaited
     if idle and process.phase is Phase.RUNNING and process in state.processes:
         transition.note("recycling", process=process.number, reason=reason)
-        supersede(transition, process, "recycle")
+        supersede(transition, process, Cause.RECYCLE)
 
 
 def retire(transition: Transition, process: ProcessState) -> None:

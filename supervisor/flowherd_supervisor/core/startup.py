@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from flowherd.end_cause import Cause
 from flowherd.exit_codes import Exit as Code
 from flowherd_supervisor.core import blockers, events, rolling_replacement, stops
 from flowherd_supervisor.core.actions import Kill, Level, SwitchPolling
@@ -97,6 +98,6 @@ def boot_timed_out(transition: Transition, process: ProcessState) -> None:
     transition.note(
         "boot_timed_out", Level.ERROR, process=process.number, after_s=timeout_s, remedy="--boot-timeout"
     )
-    transition.kill(process, "it was not ready in time")
+    transition.kill(process, "it was not ready in time", Cause.BOOT)
     if not transition.state.ever_ready and process.number != KEEPER:
         stops.begin_release(transition, Code.BOOT_FAILED)

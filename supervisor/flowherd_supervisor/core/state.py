@@ -13,6 +13,7 @@ from flowherd_supervisor.core.plan import Preload
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flowherd.end_cause import Cause
     from flowherd_supervisor.core.plan import Plan
 
 
@@ -56,7 +57,7 @@ class ProcessState:
     retry_at: float = inf
     kill_at: float = inf  # for a process that ends while the host goes on
     aborted_at: float = -inf  # when an incarnation was last aborted because it hung
-    is_damaged: bool = False  # True if it is aborted because its segment was overwritten
+    ends_for: Cause | None = None  # cause of the end that was decided on, None if it is to go on
     short_in_row: int = 0
     restarts: int = 0
     ceiling: int = 0
@@ -235,7 +236,7 @@ class State:
     retiring: tuple[ProcessState, ...] = ()
     rolling: tuple[int, ...] = ()
     incarnations: Mapping[int, int] = field(default_factory=dict)
-    causes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    causes: Mapping[int, Mapping[Cause, int]] = field(default_factory=dict)
     zygotes: Zygotes = field(default_factory=lambda: Zygotes(wanted=False))
     isolates: tuple[Isolate, ...] = ()
     blockers: Mapping[str, Blocker] = field(default_factory=dict)

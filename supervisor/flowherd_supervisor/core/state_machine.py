@@ -110,8 +110,8 @@ def _about_a_child(transition: Transition, process: ProcessState | None, event: 
             startup.boot_failed(transition, process, event)
         case events.ChildStopped():
             exits_and_restarts.stopped(transition, process, event)
-        case events.ChildExited(status=status, running=running):
-            exits_and_restarts.exited(transition, process, status, running)
+        case events.ChildExited():
+            exits_and_restarts.exited(transition, process, event)
         case events.SlotsSeen():
             slot_shares.slots_seen(transition, process, event)
         case events.LimitOverdue() | events.SegmentDamaged():

@@ -11,6 +11,7 @@ from flowherd_supervisor.core.events import KEEPER, ZYGOTE
 from flowherd_supervisor.core.state import Mode, Phase, ProcessState, State
 
 if TYPE_CHECKING:
+    from flowherd.end_cause import Cause
     from flowherd.exit_codes import Exit as Code
     from flowherd_supervisor.core.restart_backoff import Rng
     from flowherd_supervisor.core.state import Isolate
@@ -37,8 +38,8 @@ class Transition:
         """Sets the exit code, unless an earlier event has set it to an error."""
         self.state = replace(self.state, exit_code=self.state.exit_code or code)
 
-    def count(self, process: ProcessState, cause: str) -> None:
-        """Counts the replacement of a worker; `cause` is from a closed list (faults.md S2)."""
+    def count(self, process: ProcessState, cause: Cause) -> None:
+        """Counts the replacement of a worker."""
         of_process = self.state.causes.get(process.number, {})
         of_process = {**of_process, cause: of_process.get(cause, 0) + 1}
         self.state = replace(self.state, causes={**self.state.causes, process.number: of_process})
@@ -65,7 +66,7 @@ class Transition:
             ready_at=None,
             retry_at=inf,
             kill_at=inf,
-            is_damaged=False,
+            ends_for=None,
             ceiling=process.limit,
             n=0,
             applied=0,
@@ -106,11 +107,18 @@ class Transition:
         kept = tuple(one for one in self.state.isolates if one.names != isolate.names)
         self.state = replace(self.state, isolates=kept)
 
-    def kill(self, process: ProcessState, why: str) -> None:
-        """Orders SIGKILL once, with the reason; a process that is being forked is killed as soon as it exists."""
+    def kill(self, process: ProcessState, why: str, cause: Cause | None = None) -> None:
+        """Orders SIGKILL once, with the reason; a process that is being forked is killed as soon as it exists.
+
+        Args:
+            process: the process.
+            why: the reason in words.
+            cause: the cause of its end, unless that was decided on before.
+
+        """
         if not process.alive or process.phase is Phase.DYING:
             return
-        self.put(replace(process, phase=Phase.DYING, killed_for=why))
+        self.put(replace(process, phase=Phase.DYING, killed_for=why, ends_for=process.ends_for or cause))
         if process.pid is not None:
             self.actions.append(Kill(process.number, process.incarnation))
 

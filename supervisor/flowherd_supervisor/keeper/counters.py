@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from flowherd.ledger import Cell, Clock, Ledger, Life, ProcessTotal, Timing
-from flowherd.ledger.histogram import BUCKETS, CELLS, upper_s
+from flowherd.ledger.histogram import BOUNDS, CELLS, bound_s
 from flowherd.procfs import stat_fields
 from flowherd_supervisor.keeper.standstill import loop_lag_s
 
@@ -52,14 +52,14 @@ class Tally:
 
 
 def bounded(counts: Sequence[int], *, is_detailed: bool = False) -> list[tuple[str, float]]:
-    """Returns upper bounds in seconds with cumulative counts.
+    """Returns the published bounds in seconds with cumulative counts, from the counts between them.
 
     Calls to the engine get fewer buckets than handlers, since every series costs scrape time and storage.
     """
     return [
-        ("+Inf" if upper_s(bucket) == float("inf") else f"{upper_s(bucket):g}", count)
-        for bucket, count in enumerate(accumulate(counts))
-        if is_detailed or bucket % 2 == 0 or bucket == BUCKETS - 1
+        ("+Inf" if index == BOUNDS - 1 else f"{bound_s(index):g}", count)
+        for index, count in enumerate(accumulate(counts))
+        if is_detailed or index % 2 == 0 or index == BOUNDS - 1
     ]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowherd.ledger import Cell, Claim, Handler, Ledger, Life
 from flowherd.ledger.attempt_history import End, decoded
-from flowherd_supervisor.keeper.activity_rows import milliseconds, waits_for
+from flowherd_supervisor.keeper.activity_rows import quantile_ms, waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +65,7 @@ class History:
                     "workflow_id": one.workflow_id,
                     "process": one.process,
                     "code": one.code,
-                    "type": one.kind or one.code,
+                    "type": _type_of(one),
                     "message": one.message,
                     "line": one.at or None,
                     "retryable": one.is_retryable,
@@ -166,9 +166,9 @@ def _rates(one: Interval) -> dict[str, Any]:
         "completed": round(one.completed, 3),
         "failed": round(one.failed, 3),
         "lost": round(one.lost, 3),
-        "run_ms_p50": milliseconds(one.run_s_p50),
-        "run_ms_p95": milliseconds(one.run_s_p95),
-        "wait_ms_p95": milliseconds(one.wait_s_p95),
+        "run_ms_p50": quantile_ms(one.run_s_p50),
+        "run_ms_p95": quantile_ms(one.run_s_p95),
+        "wait_ms_p95": quantile_ms(one.wait_s_p95),
     }
 
 
@@ -240,7 +240,7 @@ def _events_of(one: EndedAttempt) -> Iterator[dict[str, Any]]:
         yield {**common, "event": "begun", "at": one.begun_at, "isolate": one.is_isolated}
     if one.beat_at > one.claimed_at:
         yield {**common, "event": "beat", "at": one.beat_at}
-    words = {"code": one.code, "type": one.kind or one.code, "message": one.message, "line": one.at or None}
+    words = {"code": one.code, "type": _type_of(one), "message": one.message, "line": one.at or None}
     match one.end:
         case End.COMPLETED:
             yield {**common, "event": "returned", "at": one.ended_at or one.closed_at}
@@ -253,9 +253,15 @@ def _events_of(one: EndedAttempt) -> Iterator[dict[str, Any]]:
         case End.FAILED | End.SETTLED:
             crashed = "crashed" if one.end is End.SETTLED else "failed"
             event = _STOPPED.get(one.code, crashed) if one.end is End.SETTLED else crashed
-            yield {**common, **words, "event": event, "at": one.ended_at or one.closed_at}
+            cause = {"cause": one.kind} if one.end is End.SETTLED and one.kind else {}
+            yield {**common, **words, **cause, "event": event, "at": one.ended_at or one.closed_at}
             after = "requeued" if one.is_retryable else "given_up"
             yield {**common, "event": after, "at": one.closed_at}
+
+
+def _type_of(one: EndedAttempt) -> str:
+    """Returns the class of the exception, or else the code."""
+    return one.code if one.end is End.SETTLED else one.kind or one.code
 
 
 def _common(one: EndedAttempt | Record, process: int) -> dict[str, Any]:

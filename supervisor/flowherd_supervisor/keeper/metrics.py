@@ -15,8 +15,8 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from flowherd.ledger import Host, Ledger, Life, ProcessTotal, Timing
-from flowherd.ledger.activity_counts import OTHER, Ended, Took, buckets, total_s
+from flowherd.ledger import Cause, Host, Ledger, Life, ProcessTotal, Timing
+from flowherd.ledger.activity_counts import OTHER, Ended, Took
 from flowherd_supervisor.keeper.counters import bounded, counters
 
 if TYPE_CHECKING:
@@ -100,24 +100,24 @@ class HostMetrics(Collector):
     def _by_name(self) -> Iterator[Metric]:
         """Yields the metrics by name of the activity."""
         ledger = self._ledger
-        counts = ledger.unmoved(ledger.activity_counts)
+        by_name = ledger.unmoved(ledger.activity_counts)
         ended = CounterMetricFamily(
             "flowherd_activities",
             "Attempts that ended, by outcome; lost: the engine gave it to another worker; crashed: its process died.",
             labels=[_NAME, "outcome"],
         )
-        for name, numbers in counts.items():
+        for name, counts in by_name.items():
             for how in Ended:
-                ended.add_metric([name, how.name.lower()], numbers[how])
+                ended.add_metric([name, how.name.lower()], counts.ended[how])
         yield ended
         for metric, (text, took) in _DURATIONS.items():
             histogram = HistogramMetricFamily(metric, text, labels=[_NAME])
-            for name, numbers in counts.items():
-                rows = bounded(buckets(numbers, took), is_detailed=took is Took.RUN)
-                histogram.add_metric([name], rows, total_s(numbers, took))
+            for name, counts in by_name.items():
+                rows = bounded(counts.took[took].bounded(), is_detailed=took is Took.RUN)
+                histogram.add_metric([name], rows, counts.took[took].total_s)
             yield histogram
         running = Counter(
-            record.name if record.name in counts else OTHER
+            record.name if record.name in by_name else OTHER
             for segment in ledger.segments
             if segment.life is Life.LIVE and segment.readable
             for record in segment.records()
@@ -126,7 +126,7 @@ class HostMetrics(Collector):
         gauge = GaugeMetricFamily(
             "flowherd_activities_in_progress", "Activities whose handlers run.", labels=[_NAME]
         )
-        for name in counts:
+        for name in by_name:
             gauge.add_metric([name], running[name])
         yield gauge
 
@@ -134,13 +134,13 @@ class HostMetrics(Collector):
         told = self._board.supervisor
         family = CounterMetricFamily(
             "flowherd_process_restarts",
-            "Processes replaced after a crash (exit, signal, out_of_memory, hung, damaged, boot) or on purpose "
-            "(reload, recycle).",
-            labels=[_PROCESS, "cause"],
+            f"Processes replaced after a crash ({_causes(is_planned=False)}) or as planned "
+            f"({_causes(is_planned=True)}).",
+            labels=[_PROCESS, "cause", "planned"],
         )
         for row in rows:
             for cause, count in sorted((told.causes.get(row.process, {}) if told else {}).items()):
-                family.add_metric([str(row.process), cause], count)
+                family.add_metric([str(row.process), cause.label, str(cause.is_planned).lower()], count)
         yield family
 
     def _moves(self) -> Metric:
@@ -197,6 +197,11 @@ class HostMetrics(Collector):
         settled.add_metric(["told"], ledger.get(Host.SETTLED))
         settled.add_metric(["given_up"], ledger.get(Host.UNSETTLED))
         yield settled
+
+
+def _causes(*, is_planned: bool) -> str:
+    """Lists causes of a replacement; the stop of a host replaces nothing."""
+    return ", ".join(one.label for one in Cause if one.is_planned is is_planned and one is not Cause.STOP)
 
 
 def _of_each(rows: list[Tally]) -> Iterator[Metric]:

@@ -79,7 +79,7 @@ class Orphans:
             return
         segment = self._ledger.segments[number]
         if segment.life is Life.LIVE:
-            segment.end(Cause.STOPPED)
+            segment.end(Cause.STOP)
             self._changed()
 
 

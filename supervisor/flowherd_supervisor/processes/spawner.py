@@ -139,5 +139,5 @@ class Spawner:
         """Ends the segments, so that the keeper frees them."""
         for segment in segments:
             if segment.life is Life.LIVE:
-                segment.end(Cause.CLEAN)
+                segment.end(Cause.STOP)
         self._wakeups.wake_keeper()

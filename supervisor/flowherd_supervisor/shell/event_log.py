@@ -69,10 +69,10 @@ _LEVELS = {"info": 20, "warning": 30, "error": 40}
 
 
 def readable(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Replaces wait statuses by words and the index of keeper and zygote by their names."""
+    """Replaces wait statuses by words, `how` a process ended, and the index of keeper and zygote by their names."""
     shown = dict(fields)
     if "status" in shown:
-        shown["cause"] = describe_status(shown.pop("status"), shown.pop("killed_for", ""))
+        shown["how"] = describe_status(shown.pop("status"), shown.pop("killed_for", ""))
     if "process" in shown:
         shown["process"] = name_of(shown["process"])
     return shown

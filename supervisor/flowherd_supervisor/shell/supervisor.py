@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from flowherd.awake_clock import STEP_S, AwakeClock
-from flowherd.ledger import Cause, Cell, Ledger, Segment
+from flowherd.ledger import Cause, Ledger, Segment
 from flowherd.link import messages
 from flowherd.link.link import LinkClosed
 from flowherd_supervisor.core import actions, events
@@ -220,8 +220,8 @@ class Supervisor:
         contained(partial(self._inbox.forget, handle.link), None)
         running = sum(contained(partial(_at_work, segment), 0) for segment in handle.segments)
         contained(partial(self._checks.restore, handle, self._state), None)
+        cause = contained(partial(self._cause, handle, status, running), Cause.of_status(status))
         for segment in handle.segments:
-            cause = contained(partial(self._cause, handle, segment), Cause.CRASH)
             contained(partial(segment.end, cause, status), None)
         contained(self._wakeups.wake_keeper, None)
         if handle.index == ZYGOTE:
@@ -229,9 +229,8 @@ class Supervisor:
         contained(handle.close, None)
         return events.ChildExited(handle.index, handle.incarnation, status, running)
 
-    def _cause(self, handle: Handle, segment: Segment) -> Cause:
-        is_guilty_known = bool(segment.get(Cell.GUILTY))
-        return cause_of(self._state, handle.index, handle.incarnation, is_guilty_known=is_guilty_known)
+    def _cause(self, handle: Handle, status: int, running: int) -> Cause:
+        return cause_of(self._state, self._state.find(handle.index, handle.incarnation), status, running)
 
     # Decisions and actions
 

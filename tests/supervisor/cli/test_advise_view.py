@@ -131,11 +131,11 @@ def test_the_settings_that_follow_the_advice_can_be_pasted(ledger: Ledger) -> No
 def test_an_activity_that_was_moved_begins_anew(ledger: Ledger) -> None:
     """Measurements on the loop do not apply to the thread it runs in now."""
     old = worked(ledger, {"job": Where.LOOP})
-    old.end(Cause.CLEAN)
+    old.end(Cause.STOP)
     ledger.absorb(old)
     new = worked(ledger, {"job": Where.THREAD}, attempts=3, incarnation=2)
     assert [(row["runs"], row["samples"]) for row in document(ledger)["activities"]] == [("thread", 3)]
-    new.end(Cause.CLEAN)
+    new.end(Cause.STOP)
     ledger.absorb(new)
     assert [(row["runs"], row["samples"]) for row in document(ledger)["activities"]] == [("thread", 3)], (
         "the keeper's last word comes when all have ended"

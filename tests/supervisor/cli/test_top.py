@@ -27,7 +27,7 @@ DIED = {
     "level": "warning",
     "event": "process_died",
     "process": 1,
-    "cause": "was killed by SIGKILL",
+    "how": "was killed by SIGKILL",
 }
 
 
@@ -71,7 +71,7 @@ async def test_it_shows_every_process_and_every_event_as_it_comes() -> None:
         assert str(table.get_row_at(1)[2]) == "starting"
         events = "\n".join(line.text for line in app.query_one("#events", RichLog).lines)
         assert "process_died" in events
-        assert "process=1  cause=was killed by SIGKILL" in events
+        assert "process=1  how=was killed by SIGKILL" in events
         assert "processes ready" in shown(app, "#headline")
         await feed.tell(Status(DOCUMENT | {"children": [CHILD]}))
         await pilot.pause()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
+from signal import SIGSEGV
 
 import pytest
-from brain import Brain
+from brain import SIGKILLED, Brain, forked, ready
 
 from flowherd.awake_clock import STEP_S
 from flowherd.ledger import Cause
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.exits_and_restarts import cause_of
 from flowherd_supervisor.core.hangs import HANG_MARGIN_S, PastLimit, guilty_of_hang, keeper_late_s
+from flowherd_supervisor.core.plan import Plan
 from flowherd_supervisor.core.state import Phase
 
 GRACE_S = 5.0
@@ -70,27 +72,31 @@ def test_a_keeper_is_late_after_two_seconds_or_a_third_of_the_shortest_lease(
     assert keeper_late_s(booting, **facts, shortest_lease_s=lease_s) is None
 
 
-@pytest.mark.parametrize("is_guilty_known", [False, True])
+OVERDUE = events.LimitOverdue(0, 1, 5, "resize", "a-1", 60.0)
+RELOAD = (events.ReloadRequested(Plan(processes=2, concurrency=5)), forked(0, 2), ready(0, 2))
+
+
 @pytest.mark.parametrize(
-    ("orders", "cause"),
+    ("orders", "status", "running", "cause"),
     [
-        ((), Cause.CRASH),
-        ((Phase.DYING,), Cause.STOPPED),
-        ((events.StopRequested(),), Cause.STOPPED),
+        pytest.param((), SIGKILLED, 1, Cause.SIGNAL, id="nobody ordered it"),
+        pytest.param((OVERDUE,), SIGKILLED, 1, Cause.HUNG, id="it hung"),
+        pytest.param((OVERDUE, events.StopRequested()), SIGKILLED, 1, Cause.HUNG, id="it hung before a stop"),
+        pytest.param((events.SegmentDamaged(0, 1, "x"),), SIGKILLED, 1, Cause.DAMAGED, id="it was damaged"),
+        pytest.param((events.StopRequested(),), SIGKILLED, 1, Cause.STOP, id="the host stops"),
+        pytest.param(RELOAD, 0, 0, Cause.RELOAD, id="it drained as ordered"),
+        pytest.param(RELOAD, 0, 1, Cause.EXIT, id="it exited amid its drain"),
+        pytest.param(RELOAD, SIGSEGV, 0, Cause.SIGNAL, id="it crashed amid its drain"),
+        pytest.param((*RELOAD, 99.0), SIGKILLED, 1, Cause.RELOAD, id="its drain took too long"),
+        pytest.param((*RELOAD, OVERDUE, 2.0), SIGKILLED, 1, Cause.HUNG, id="it hung amid its drain"),
     ],
-    ids=["nobody ordered it", "we killed it", "the host stops"],
 )
-def test_only_an_exit_that_was_not_ordered_is_charged_to_the_activities(
-    orders: tuple[Phase | events.Event, ...], cause: Cause, *, is_guilty_known: bool
+def test_only_an_end_that_did_not_come_as_ordered_is_charged_to_the_activities(
+    orders: tuple[events.Event | float, ...], status: int, running: int, cause: Cause
 ) -> None:
-    """An exit ordered because of a hang is charged to the activity that hung."""
+    """An end that was ordered because of a hang is charged to the activity that hung; a number passes seconds."""
     brain = Brain().serve()
+    brain.now += 100.0
     for order in orders:
-        if isinstance(order, Phase):
-            processes = tuple(process.with_phase(order) for process in brain.state.processes)
-            brain.state = replace(brain.state, processes=processes)
-        else:
-            brain.hears(order)
-    process = brain.state.processes[0]
-    found = cause_of(brain.state, process.number, process.incarnation, is_guilty_known=is_guilty_known)
-    assert found is (Cause.HUNG if is_guilty_known else cause)
+        brain.at(order) if isinstance(order, float) else brain.hears(order)
+    assert cause_of(brain.state, brain.state.find(0, 1), status, running) is cause

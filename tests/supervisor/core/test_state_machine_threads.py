@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from brain import EXITED_1, KEEPER, Brain, exited, forked, may_poll, ready
 
+from flowherd.ledger import Cause
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.actions import Drain, SetSlots, Spawn
 from flowherd_supervisor.core.plan import Plan
@@ -28,7 +29,7 @@ def test_another_number_of_threads_is_a_successor_that_is_ready_before_the_old_o
     assert orders == [may_poll(0, 2), SetSlots(0, 1, 0, 1), Drain(0, 1, 30.0, others_go_on=True)]
     assert brain.hears(events.SlotsSeen(0, 1, 1, 2)) == [SetSlots(0, 2, 3, 1)]
     assert brain.hears(exited(0, 1, status=0)) == [SetSlots(0, 2, 5, 2)]
-    assert brain.state.causes == {0: {"scale": 1}}
+    assert brain.state.causes == {0: {Cause.SCALE: 1}}
 
 
 def test_what_is_wanted_meanwhile_comes_next() -> None:

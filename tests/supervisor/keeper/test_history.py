@@ -217,7 +217,7 @@ def test_a_crash_is_shown_with_its_message_and_its_requeue(host: Remembered) -> 
     host.writer.running(index, now=901.0, limit_s=300.0)
     record = host.segment.record(index)
     assert record is not None
-    host.segment.end(Cause.CRASH, 9)
+    host.segment.end(Cause.SIGNAL, 9)
     (present,) = host.history.explain("flow-1")["present"]
     assert present["state"] == "settling"
     host.ledger.history.add(record, (901.0, 950.0, 951.0, 940.0), 0, CRASH, End.SETTLED)
@@ -274,7 +274,7 @@ def test_what_another_process_goes_on_with_is_one_claim_that_was_adopted(host: R
     adopter.put(Cell.ADOPTS, 1)
     host.claim(at=900.0, reply=dead_writer.replies.keep(b"{}"))
     host.claim("b-1", at=900.0, flow="flow-2")
-    dead.end(Cause.CRASH, 9)
+    dead.end(Cause.SIGNAL, 9)
     record, other = dead.records()
     place = writer.claim(
         "a-1", record.worker_id, "resize", now=900.0, lease_s=60.0, workflow_id="flow-1", key="step",

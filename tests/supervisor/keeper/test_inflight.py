@@ -114,7 +114,8 @@ def test_each_activity_has_a_row_with_all_that_is_known_of_it() -> None:
     crop, resize = by_activity(ledger, [measured | {"change": True}])
     assert resize == {
         "activity": "resize", "running": 2, "waiting": 1, "completed": 2, "failed": 2, "lost": 1,
-        "ran": 20, "run_ms_p50": 4.0, "run_ms_p95": 128.0, "cpu_share": 0.9, "runs": "async", "verdict": "process",
+        "ran": 20, "run_ms_p50": pytest.approx(3, rel=0.05), "run_ms_p95": pytest.approx(100, rel=0.05),
+        "cpu_share": 0.9, "runs": "async", "verdict": "process",
         "moved": False, "change": True,
     }  # fmt: skip
     assert (crop["activity"], crop["waiting"], crop["run_ms_p50"], crop["verdict"]) == ("crop", 1, None, None)
@@ -138,7 +139,7 @@ def test_a_loop_that_was_blocked_becomes_one_event_with_its_line() -> None:
     assert (event["event"], event["process"], event["place"], event["times"]) == (
         "loop_blocked", 1, "/app/images.py:14", 2,
     )  # fmt: skip
-    writer.segment.end(Cause.CRASH)
+    writer.segment.end(Cause.SIGNAL)
     ledger.absorb(writer.segment)
     writer.segment.open(index=0, incarnation=1, now=1.0)
     RecordWriter(writer.segment)

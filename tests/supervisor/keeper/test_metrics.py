@@ -26,7 +26,8 @@ LABELS = {
     "process": {"0", "1", "2", "3"},
     "name": {"resize", "crop", "other"},
     "outcome": {"completed", "failed", "lost", "crashed", "work", "empty", "error", "told", "given_up"},
-    "cause": {"exit", "signal", "out_of_memory", "hung", "damaged", "boot", "reload", "recycle"},
+    "cause": {cause.label for cause in Cause},
+    "planned": {"true", "false"},
     "state": {"starting", "running", "draining", "releasing", "finishing", "ended"},
 }
 UNITS = ("_seconds", "_bytes", "_slots", "_info")
@@ -66,13 +67,13 @@ def page() -> Page:
     return Page()
 
 
-def told(**causes: dict[str, int]) -> SupervisorState:
+def told(**causes: dict[Cause, int]) -> SupervisorState:
     return SupervisorState("running", 2, 8, {}, {int(name[1:]): counts for name, counts in causes.items()})
 
 
 def test_every_family_has_a_help_text_a_known_type_and_only_labels_from_closed_lists(page: Page) -> None:
     """What `promtool check metrics` looks at, and faults S2."""
-    page.board.supervisor = told(p0={"signal": 2}, p3={"reload": 1})
+    page.board.supervisor = told(p0={Cause.SIGNAL: 2}, p3={Cause.RELOAD: 1})
     page.worker(0)
     page.worker(1)
     families = page.families()
@@ -138,7 +139,7 @@ def test_no_counter_falls_when_a_process_ends_or_its_segment_is_used_again(page:
 
     before = seen()
     assert before == [7, 7, 7, 1.5, 0.25]
-    segment.end(Cause.CRASH, 9)
+    segment.end(Cause.SIGNAL, 9)
     assert seen() == before
     page.ledger.absorb(segment)
     assert seen() == before, "the process is gone, its number is not"
@@ -163,7 +164,7 @@ def test_what_is_read_while_a_counter_moves_is_read_again(page: Page) -> None:
     """The keeper adds an ended process's counters to its process beside the thread that reads them."""
     segment, _ = page.worker(0)
     segment.put(Cell.COMPLETED, 5)
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     readings: list[int] = []
 
     def read() -> int:
@@ -189,7 +190,7 @@ def test_demand_is_what_is_busy_and_what_would_be_if_there_were_slots_for_it(pag
 
 def test_restarts_are_counted_by_process_and_cause(page: Page) -> None:
     """They survive the process and the keeper, since the supervisor stores them."""
-    page.board.supervisor = told(p0={"signal": 2, "hung": 1}, p3={"out_of_memory": 1})
+    page.board.supervisor = told(p0={Cause.SIGNAL: 2, Cause.HUNG: 1}, p3={Cause.OUT_OF_MEMORY: 1})
     assert page.value("flowherd_process_restarts_total", process="0", cause="hung") == 1
     assert page.value("flowherd_process_restarts_total", process="3", cause="out_of_memory") == 1
 

@@ -119,7 +119,7 @@ def test_sums_never_fall_when_a_process_ends(ledger: Ledger, board: StatusBoard)
         segment.put(cell, count)
     expected = {"claimed": 9, "completed": 6, "failed": 2, "lost": 1, "settled_after_crash": 0}
     assert board.document()["totals"] == expected
-    segment.end(Cause.CRASH, 9)
+    segment.end(Cause.SIGNAL, 9)
     assert board.document()["totals"] == expected
     ledger.absorb(segment)
     ledger.put(Host.SETTLED, 3)
@@ -163,7 +163,7 @@ def test_processes_that_ended_are_forgotten(ledger: Ledger, board: StatusBoard) 
     """A crash loop of weeks must not fill the keeper's memory."""
     segment = worker(ledger, 0, pid=os.getpid())
     board.document()
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     board.document()
     assert board._meters == {}
 
@@ -175,7 +175,7 @@ def test_a_worker_that_is_not_up_yet_shows_nothing_of_the_segments_last_tenant(
     segment = worker(ledger, 0)
     segment.put(Cell.COMPLETED, 5)
     segment.put(Cell.RUNNING, 3)
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     segment.settled()
     worker(ledger, 0, 2, ready=False)
     (row,) = board.document()["children"]

@@ -66,7 +66,7 @@ def test_what_is_held_and_what_has_just_been_claimed_is_work(looks: Looks) -> No
 
 def test_what_a_dead_process_held_is_work_until_it_is_settled(looks: Looks) -> None:
     """It is requeued."""
-    looks.segment.end(Cause.CRASH, 9)
+    looks.segment.end(Cause.SIGNAL, 9)
     assert not looks.after(IDLE_S, polls=1)
     assert not looks.after(IDLE_S, polls=1)
     looks.ledger.absorb(looks.segment)

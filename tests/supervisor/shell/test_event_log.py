@@ -42,7 +42,7 @@ def _hear_all(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("status", "cause"),
+    ("status", "how"),
     [
         (0, "exited with code 0"),
         (3 << 8, "exited with code 3"),
@@ -52,21 +52,19 @@ def _hear_all(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         (40, "was killed by signal 40"),
     ],
 )
-def test_c10_a_wait_status_is_said_in_words(
-    caplog: pytest.LogCaptureFixture, status: int, cause: str
-) -> None:
+def test_c10_a_wait_status_is_said_in_words(caplog: pytest.LogCaptureFixture, status: int, how: str) -> None:
     """Faults C7, C10: the signal by its name; with or without a core dump."""
     say(Note("process_died", {"process": 2, "status": status, "running": 1}))
-    assert caplog.messages == [f"event='process_died' process=2 running=1 cause='{cause}'"]
+    assert caplog.messages == [f"event='process_died' process=2 running=1 how='{how}'"]
 
 
 def test_a_process_that_we_killed_did_not_run_out_of_memory(caplog: pytest.LogCaptureFixture) -> None:
     """A kill of our own must not look like a lack of memory."""
     fields = {"process": 2, "status": signal.SIGKILL | OURS, "killed_for": "it hung"}
     say(Note("process_exited", fields))
-    assert "cause='was stopped by flowherd: it hung'" in caplog.text
+    assert "how='was stopped by flowherd: it hung'" in caplog.text
     say(Note("process_exited", {"process": 2, "status": 0, "killed_for": "it hung"}))
-    assert "cause='exited with code 0'" in caplog.text
+    assert "how='exited with code 0'" in caplog.text
 
 
 def test_the_keeper_goes_by_its_name(caplog: pytest.LogCaptureFixture) -> None:

@@ -92,7 +92,7 @@ def test_a_keeper_that_has_not_looked_is_late_too_when_the_process_that_held_som
 ) -> None:
     """What that had not begun waits for the keeper's word, with nobody else to notice that none comes."""
     looks.ledger.tick(NOW)
-    writer.segment.end(Cause.CRASH, 9)
+    writer.segment.end(Cause.SIGNAL, 9)
     looks.workers.clear()
     assert looks.at(2.0) == []
     assert looks.at(2.6)

@@ -102,7 +102,7 @@ class Scribbled:
     async def bury(self) -> None:
         """Reaps and settles the victim's process."""
         self.checks.restore(self.handles[0], self.state)
-        self.victim.end(Cause.CRASH, 6)
+        self.victim.end(Cause.SIGNAL, 6)
         running = asyncio.ensure_future(self.keeper.run())
         async with asyncio.timeout(10):
             await self.keeper.all_settled()
@@ -235,7 +235,7 @@ def test_a_process_with_a_damaged_segment_is_ended_once_and_counted_as_that() ->
     assert brain.hears(damaged, damaged) == [Abort(0, 1, 0)]
     assert brain.said("segment_damaged") == 1
     brain.hears(events.ChildExited(0, 1, 6, 1), after=100.0)
-    assert brain.state.causes == {0: {"damaged": 1}}
+    assert brain.state.causes == {0: {Cause.DAMAGED: 1}}
 
 
 def test_a_segment_whose_process_lives_is_never_given_away() -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flowherd.ledger import Cause, Cell, Ledger, Life
+from flowherd.ledger import Cause, Ledger, Life
 from flowherd.ledger.wakeups import Wakeups
 from flowherd.link import messages
 from flowherd.link.link import Link
 from flowherd_supervisor.core import events
 from flowherd_supervisor.core.plan import Plan
-from flowherd_supervisor.core.state import Mode, Phase
+from flowherd_supervisor.core.state import Phase
 from flowherd_supervisor.processes.process_table import Handle
 from flowherd_supervisor.shell import supervisor as supervisor_module
 from flowherd_supervisor.shell.inbox import Inbox
@@ -144,28 +144,17 @@ def test_p16_an_exit_on_which_decide_failed_is_fed_again(
     assert heard.count(end) == 2
 
 
-@pytest.mark.parametrize(
-    ("mode", "phase", "guilty", "cause"),
-    [
-        (Mode.SERVING, Phase.RUNNING, 0, Cause.CRASH),
-        (Mode.SERVING, Phase.DRAINING, 0, Cause.CRASH),
-        (Mode.SERVING, Phase.DYING, 0, Cause.STOPPED),
-        (Mode.SERVING, Phase.DYING, 5, Cause.HUNG),
-        (Mode.DRAINING, Phase.DRAINING, 0, Cause.STOPPED),
-        (Mode.RELEASING, Phase.DYING, 0, Cause.STOPPED),
-    ],
-)
-def test_only_a_death_that_we_did_not_order_is_a_crash(
-    supervisor: Supervisor, mode: Mode, phase: Phase, guilty: int, cause: Cause
-) -> None:
-    """A reload that times out must not be charged to the activities."""
+def test_the_ledger_gets_the_cause_of_an_end(supervisor: Supervisor) -> None:
+    """N25: a reload that times out must not be charged to the activities."""
     segment: Segment | None = supervisor._ledger.free_segment()
     assert segment is not None
     segment.open(index=0, incarnation=1, now=0.0)
-    segment.put(Cell.GUILTY, guilty)
-    process = replace(supervisor._state.processes[0], incarnation=1, phase=phase, pid=1)
-    supervisor._state = replace(supervisor._state.with_process(process), mode=mode)
+    process = replace(
+        supervisor._state.processes[0], incarnation=1, phase=Phase.DYING, ends_for=Cause.RELOAD, ready_at=0.0
+    )
+    supervisor._state = supervisor._state.with_process(process)
     ours, theirs = Link.pair()
-    assert supervisor._cause(Handle(0, 1, 1, -1, ours, (segment,), -1), segment) is cause
-    ours.close()
+    event = supervisor._bury_process(Handle(0, 1, 1, -1, ours, (segment,), -1), 9)
+    assert event == events.ChildExited(0, 1, 9, 0)
+    assert segment.cause is Cause.RELOAD
     theirs.close()

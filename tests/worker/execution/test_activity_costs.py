@@ -285,7 +285,7 @@ def test_what_ended_incarnations_measured_does_not_vanish() -> None:
         measures.publish([0.0, 2.0, *[0.0] * (Load.LATE + 14)])
         before = ledger.work()
         assert before.entries["a", Where.LOOP][Metric.ATTEMPTS] == incarnation
-        segment.end(Cause.CRASH, 9)
+        segment.end(Cause.SIGNAL, 9)
         assert ledger.work() == before
         ledger.absorb(segment)
         assert ledger.work().entries == before.entries, "settled: once, and not twice"

@@ -185,7 +185,7 @@ def test_nothing_is_spent_in_the_name_of_a_worker_that_has_ended():
     ledger = Ledger(processes=1, records=2)
     keeper = keeper_in(ledger)
     segment = ledger.segments[0]
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     Costs(keeper).add_cost("9")
     segment.settled()
     segment.open(index=0, incarnation=2, now=0.0)

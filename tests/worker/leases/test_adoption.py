@@ -64,7 +64,7 @@ class Offering:
         return self.writer.claim(activity_id, "w-1", "act", now=now(), lease_s=60.0, reply=kept)[0]
 
     def end(self) -> list[tuple[Segment, Record]]:
-        self.dead.end(Cause.CRASH, 9)
+        self.dead.end(Cause.SIGNAL, 9)
         held = [(self.dead, record) for record in self.dead.records()]
         self.keeper.open(held)
         return held

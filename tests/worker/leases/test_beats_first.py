@@ -82,7 +82,7 @@ async def test_n3_slow_settlements_lose_no_living_lease() -> None:
         writer.claim(f"dead-{number}", "w-9", "resize", now=now(), lease_s=3.0)
     for number in range(10):
         host.claim(3.0, activity_id=f"a-{number}")
-    dead.end(Cause.CRASH, 9)
+    dead.end(Cause.SIGNAL, 9)
     await asyncio.sleep(30.0)
     assert len(engine.of("fail")) == 25
     assert max(engine.longest_gap_s(f"a-{number}", begun) for number in range(10)) < 1.5

@@ -193,7 +193,7 @@ async def test_a_claim_that_was_adopted_while_the_engine_was_asked_is_stopped_wh
     places: list[tuple[int, int]] = []
 
     async def die() -> Verdict:
-        host.segment.end(Cause.CRASH, 9)
+        host.segment.end(Cause.SIGNAL, 9)
         place = RecordWriter(adopter).claim(
             "a-1", record.worker_id, "resize", now=10.0, lease_s=60.0, adopted=(record, 0)
         )
@@ -214,7 +214,7 @@ async def test_a_claim_that_was_adopted_while_the_engine_was_asked_is_stopped_wh
 async def test_what_a_dead_process_had_not_begun_is_cancelled_and_not_adopted() -> None:
     """It may wait for a free slot for seconds: meanwhile the operator would be told that nobody holds it."""
     host = Host(is_kept=True)
-    host.segment.end(Cause.CRASH, 9)
+    host.segment.end(Cause.SIGNAL, 9)
     adoptions = Adoptions(host.ledger, host.woken.append, lambda: 20.0)
     record = host.segment.record(host.index)
     assert record is not None

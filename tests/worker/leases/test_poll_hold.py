@@ -126,7 +126,7 @@ async def test_what_an_ended_process_held_is_in_doubt_too_until_it_is_settled() 
     host.claim(3.0)
     host.segment.put(Cell.PID, 4711)
     host.engine.script("fail", *[EngineUnavailable("connection refused")] * 12)
-    host.segment.end(Cause.CRASH, 9)
+    host.segment.end(Cause.SIGNAL, 9)
     await asyncio.sleep(2.3)
     assert host.ledger.get(Host.UNCONFIRMED) == 1
     await host.keeper.all_settled()

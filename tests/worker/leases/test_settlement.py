@@ -62,7 +62,7 @@ class DeadWorker:
         self.keeper = LeaseKeeper(self.engine, self.engine, self.ledger, config, lambda _: None, loop.time)
         self.running = loop.create_task(self.keeper.run())
 
-    def end(self, cause: Cause = Cause.CRASH, status: int = signal.SIGKILL) -> None:
+    def end(self, cause: Cause = Cause.SIGNAL, status: int = signal.SIGKILL) -> None:
         self.segment.end(cause, status)
 
     def said(self, verb: str) -> dict[str, dict[str, object]]:
@@ -80,7 +80,7 @@ async def test_each_record_is_settled_by_its_state() -> None:
     assert dead.segment.life is Life.FREE
     assert dead.ledger.get(Host.SETTLED) == 4
     counts = dead.ledger.activity_counts()[OTHER]
-    assert (counts[Ended.COMPLETED], counts[Ended.CRASHED]) == (1, 3)
+    assert (counts.ended[Ended.COMPLETED], counts.ended[Ended.CRASHED]) == (1, 3)
 
 
 @virtual_time
@@ -147,30 +147,30 @@ async def test_a_kept_result_is_resent_with_the_bytes_and_the_worker_id_of_the_d
 @pytest.mark.parametrize(
     ("state", "cause", "status", "code", "words"),
     [
-        ("running", Cause.CRASH, signal.SIGKILL, "WORKER_CRASHED", "was killed by SIGKILL (out of memory?)"),
+        ("running", Cause.SIGNAL, signal.SIGKILL, "WORKER_CRASHED", "was killed by SIGKILL (out of memory?)"),
         (
             "running",
-            Cause.CRASH,
+            Cause.SIGNAL,
             signal.SIGSEGV,
             "WORKER_CRASHED",
             "was killed by SIGSEGV while the activity ran, with no handler on the loop or in a thread",
         ),
         (
             "claimed",
-            Cause.CRASH,
+            Cause.EXIT,
             3 << 8,
             "WORKER_CRASHED",
             "exited with code 3 while the activity waited to begin",
         ),
         (
             "failing",
-            Cause.CRASH,
+            Cause.EXIT,
             0,
             "WORKER_CRASHED",
             "exited with code 0 while the activity was being reported",
         ),
-        ("running", Cause.STOPPED, signal.SIGKILL, "WORKER_SHUTDOWN", "was stopped while the activity ran"),
-        ("claimed", Cause.CLEAN, 0, "WORKER_CRASHED", "exited with code 0"),
+        ("running", Cause.STOP, signal.SIGKILL, "WORKER_SHUTDOWN", "was stopped while the activity ran"),
+        ("claimed", Cause.EXIT, 0, "WORKER_CRASHED", "exited with code 0"),
     ],
 )
 @virtual_time
@@ -358,7 +358,7 @@ async def test_a_conflict_means_that_it_had_been_settled(verdict: Verdict) -> No
     ends = {one.activity_id: one.end for one in decoded(dead.ledger.history.attempts.entries())}
     assert ends == {"running": End.SETTLED, "kept": End.LOST}, "the result was not taken"
     counts = dead.ledger.activity_counts()[OTHER]
-    assert (counts[Ended.COMPLETED], counts[Ended.CRASHED], counts[Ended.LOST]) == (0, 1, 1)
+    assert (counts.ended[Ended.COMPLETED], counts.ended[Ended.CRASHED], counts.ended[Ended.LOST]) == (0, 1, 1)
 
 
 @virtual_time
@@ -509,7 +509,7 @@ async def test_a_process_of_several_segments_is_settled_when_all_of_them_have_en
     dead.end()
     await asyncio.sleep(1)
     assert not dead.said("fail")
-    dead.other.end(Cause.CRASH, signal.SIGKILL)
+    dead.other.end(Cause.SIGNAL, signal.SIGKILL)
     await dead.keeper.all_settled()
     failures = dead.said("fail")
     assert "beside 1 x 'parse'" in str(failures["running"])
@@ -526,7 +526,7 @@ async def test_a_death_beside_another_thread_was_not_alone(*, beside: bool) -> N
         dead.ledger.crash_history.charge("b-1", "died", sequence)
     dead.other.put(Cell.ON_LOOP, 1)
     dead.end()
-    dead.other.end(Cause.CRASH, signal.SIGKILL)
+    dead.other.end(Cause.SIGNAL, signal.SIGKILL)
     await dead.keeper.all_settled()
     assert ("POISON" in str(dead.said("fail")["b-1"])) is not beside
 
@@ -552,7 +552,7 @@ def test_a_worker_that_never_opened_its_segment_owes_nothing() -> None:
     @virtual_time
     async def settle() -> None:
         keeper = LeaseKeeper(FakeEngine(), FakeEngine(), ledger, WorkerConfig(), lambda _: None)
-        segment.end(Cause.CRASH, signal.SIGKILL)
+        segment.end(Cause.SIGNAL, signal.SIGKILL)
         keeper.scan()
         await asyncio.sleep(0.1)
         assert keeper.settled

@@ -101,7 +101,7 @@ def test_a_last_beat_is_kept_for_attempts_that_have_lasted(ledger: Ledger) -> No
 def test_the_attempts_of_an_ended_process_do_not_wait_for_its_settlement(ledger: Ledger) -> None:
     segment = open_segment(ledger)
     live(RecordWriter(segment), 1)
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     ledger.remember(0.0)
     assert [one.activity_id for one in decoded(ledger.history.attempts.entries())] == ["a-1"]
 
@@ -110,7 +110,7 @@ def test_the_last_attempts_of_an_ended_process_are_moved_before_its_segment_is_f
     """Free segments are not looked at again."""
     segment = open_segment(ledger)
     live(RecordWriter(segment), 1)
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     ledger.absorb(segment)
     [found] = decoded(ledger.history.attempts.entries())
     assert found.activity_id == "a-1"
@@ -176,7 +176,7 @@ def test_the_last_entries_of_a_killed_process_are_there_and_the_next_one_goes_on
 
     with child_that(work):
         assert os.read(reading, 1) == b"!"
-    segment.end(Cause.CRASH, signal.SIGKILL)
+    segment.end(Cause.SIGNAL, signal.SIGKILL)
     ledger.remember(0.0)
     ledger.absorb(segment)
     segment.open(index=0, incarnation=2, now=5.0)

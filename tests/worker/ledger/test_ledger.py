@@ -130,7 +130,7 @@ def test_records_of_a_killed_process_can_be_read_by_the_others() -> None:
 
     with child_that(work):
         assert os.read(reading, 1) == b"!"
-    segment.end(Cause.CRASH, signal.SIGKILL)
+    segment.end(Cause.SIGNAL, signal.SIGKILL)
     assert [r.activity_id for r in segment.records()] == ["a-1"]
     os.close(reading)
     os.close(writing)
@@ -168,7 +168,7 @@ def test_sequences_only_grow_and_never_repeat_over_incarnations(ledger: Ledger) 
         segment = open_segment(ledger, incarnation=incarnation)
         writer = RecordWriter(segment)
         sequences += [claim(writer)[1], claim(writer)[1]]
-        segment.end(Cause.CRASH)
+        segment.end(Cause.SIGNAL)
         segment.settled()
     assert sequences == sorted(set(sequences))
 
@@ -201,7 +201,7 @@ def test_a_new_incarnation_never_shows_a_completion_of_the_one_before(ledger: Le
     segment = open_segment(ledger)
     index, _ = claim(writer := RecordWriter(segment))
     writer.reporting(index, b'{"of":"the dead"}')
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     segment.settled()
     segment.open(index=0, incarnation=2, now=2.0)
     again, _ = claim(writer := RecordWriter(segment))

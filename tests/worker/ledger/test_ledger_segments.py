@@ -23,9 +23,9 @@ from flowherd.worker.attempt import DETACHED
 def test_a_segment_goes_from_free_to_live_to_ended_and_back(ledger: Ledger, segment: Segment) -> None:
     assert segment.life is Life.LIVE
     assert segment is not ledger.free_segment()
-    segment.end(Cause.STOPPED, 9)
+    segment.end(Cause.STOP, 9)
     assert segment.life is Life.ENDED
-    assert (segment.get(Cell.CAUSE), segment.get(Cell.EXIT_STATUS)) == (Cause.STOPPED, 9)
+    assert (segment.get(Cell.CAUSE), segment.get(Cell.EXIT_STATUS)) == (Cause.STOP, 9)
     segment.settled()
     assert segment.life is Life.FREE
     assert segment is ledger.free_segment()
@@ -42,7 +42,7 @@ def test_records_of_the_incarnation_before_are_invisible_until_the_new_one_opens
     """A keeper must not beat in the name of the dead while the new child still imports its app."""
     segment = open_segment(ledger)
     claim(RecordWriter(segment))
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     segment.settled()
     segment.open(index=1, incarnation=2, now=2.0)
     assert not segment.readable
@@ -57,10 +57,10 @@ def test_a_child_that_dies_before_it_opens_leaves_nothing_to_settle_or_count(led
     writer = RecordWriter(segment)
     claim(writer)
     segment.add(Cell.COMPLETED, 5)
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     ledger.absorb(segment)
     segment.open(index=0, incarnation=2, now=2.0)
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     assert list(segment.records()) == []
     ledger.absorb(segment)
     assert ledger.process_total(0, ProcessTotal.COMPLETED) == 5
@@ -71,7 +71,7 @@ def test_a_new_incarnation_begins_to_count_at_zero(ledger: Ledger) -> None:
     RecordWriter(segment)
     segment.add(Cell.POLLS, 7)
     segment.set_clock(Clock.LAST_GOOD_POLL, 5.0)
-    segment.end(Cause.CLEAN)
+    segment.end(Cause.STOP)
     segment.settled()
     segment.open(index=0, incarnation=2, now=2.0)
     RecordWriter(segment)
@@ -87,7 +87,7 @@ def test_no_two_records_of_a_host_have_the_same_sequence(ledger: Ledger) -> None
         segment = ledger.segments[number % 2]
         segment.open(index=0, incarnation=number + 1, now=1.0)
         sequences += [claim(RecordWriter(segment))[1]]
-        segment.end(Cause.CRASH)
+        segment.end(Cause.SIGNAL)
         segment.settled()
     assert len(set(sequences)) == 3
     assert max(sequences) << 2 < 1 << 64
@@ -99,7 +99,7 @@ def test_a_process_keeps_the_counts_of_all_its_incarnations(ledger: Ledger) -> N
         RecordWriter(segment)
         segment.add(Cell.COMPLETED, completed)
         segment.add(Cell.LOST)
-        segment.end(Cause.CLEAN)
+        segment.end(Cause.STOP)
         ledger.absorb(segment)
     assert [ledger.process_total(index, ProcessTotal.COMPLETED) for index in (0, 1)] == [7, 10]
     assert ledger.ended_total(ProcessTotal.COMPLETED) == 17
@@ -136,7 +136,7 @@ def test_a_host_is_at_rest_without_held_and_unsettled_records(ledger: Ledger) ->
     writer.clear(index)
     found["both are cleared"] = ledger.segments.are_at_rest
     claim(writer, activity_id="a-3")
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     found["one has ended"] = ledger.segments.are_at_rest
     segment.settled()
     found["it is settled"] = ledger.segments.are_at_rest
@@ -214,8 +214,8 @@ def test_only_segments_with_a_record_or_an_unsettled_end_are_in_use(ledger: Ledg
     RecordWriter(open_segment(ledger))
     holding, ended = open_segment(ledger), open_segment(ledger)
     claim(RecordWriter(holding))
-    ended.end(Cause.CRASH)
+    ended.end(Cause.SIGNAL)
     assert list(ledger.segments.in_use()) == [holding.number, ended.number]
-    holding.end(Cause.CRASH)
+    holding.end(Cause.SIGNAL)
     holding.settled()
     assert list(ledger.segments.in_use()) == [ended.number]

@@ -154,7 +154,7 @@ async def test_a_process_that_dies_has_given_back_its_permits() -> None:
     waiting = host.start(1)
     await asyncio.sleep(5.0)
     host.locks[0].die()
-    host.ledger.segments[0].end(Cause.CRASH)
+    host.ledger.segments[0].end(Cause.SIGNAL)
     died = now()
     await waiting.ended()
     assert now() - died <= 1.2 * RETRY_S + 1.0

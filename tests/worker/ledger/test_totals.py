@@ -71,7 +71,7 @@ class Keeper:
 def test_a_keeper_that_dies_at_any_store_lowers_no_sum_and_repeats_one_counter_at_most(store: int) -> None:
     """A decreasing counter looks like a reset; being off by one is not worth a transaction."""
     keeper = Keeper()
-    keeper.segment.end(Cause.CRASH)
+    keeper.segment.end(Cause.SIGNAL)
     before = keeper.counted()
     keeper.stores_left = store
     with pytest.raises(Died):
@@ -86,7 +86,7 @@ def test_a_keeper_that_dies_at_any_store_lowers_no_sum_and_repeats_one_counter_a
 def test_a_process_that_garbage_names_costs_its_own_counters() -> None:
     """User code can write anything into its segment."""
     keeper = Keeper()
-    keeper.segment.end(Cause.CRASH)
+    keeper.segment.end(Cause.SIGNAL)
     keeper.segment.put(Cell.PROCESS, 2**63)
     keeper.ledger.absorb(keeper.segment)
     assert [keeper.ledger.process_total(index, ProcessTotal.COMPLETED) for index in (0, 1, 2**63)] == [

@@ -186,7 +186,7 @@ async def settled(table: Table) -> dict[str, tuple[str, str | None]]:
     loop = asyncio.get_running_loop()
     keeper = LeaseKeeper(table.engine, table.engine, table.ledger, WorkerConfig(), lambda _: None, loop.time)
     before = len(table.engine.calls)
-    table.segment.end(Cause.CRASH, signal.SIGKILL)
+    table.segment.end(Cause.SIGNAL, signal.SIGKILL)
     running = loop.create_task(keeper.run())
     await keeper.all_settled()
     running.cancel()

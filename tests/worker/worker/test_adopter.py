@@ -42,7 +42,7 @@ class Bereaved:
         assert kept is not None
         for id_ in activity_ids:
             writer.claim(id_, "dead-1", "work", now=now(), lease_s=60.0, reply=kept)
-        self.donor.end(Cause.CRASH, 9)
+        self.donor.end(Cause.SIGNAL, 9)
         self.held = [(self.donor, record) for record in self.donor.records()]
         self.keeper = Adoptions(self.table.ledger, lambda _: None, now)
 

@@ -128,7 +128,7 @@ async def test_what_runs_apart_is_not_charged_for_the_death_of_its_worker() -> N
     table = suspicious("a")
     table.bring(an_activity("a"), an_activity("x"))
     await table.rest()
-    table.segment.end(Cause.CRASH, 9)
+    table.segment.end(Cause.SIGNAL, 9)
     keep(table)
     await asyncio.sleep(1.0)  # virtual time, in which the keeper settles it
     assert {call.activity_id for call in table.engine.of("fail")} == {"a", "x"}
@@ -143,7 +143,7 @@ async def test_a_worker_that_ends_before_the_verdict_leaves_the_death_to_be_sett
     await table.rest()
     table.isolates.end("a", KILLED)
     await table.rest()
-    table.segment.end(Cause.STOPPED, 0)
+    table.segment.end(Cause.STOP, 0)
     keep(table)
     await asyncio.sleep(1.0)  # virtual time, in which the keeper settles it
     (call,) = table.engine.of("fail")

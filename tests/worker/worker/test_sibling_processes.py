@@ -49,7 +49,7 @@ def test_a_poll_under_way_takes_a_process_out_of_the_calendar(ledger: Ledger) ->
 def test_an_ended_process_is_not_seen_any_more_and_a_new_one_is_seen_soon(ledger: Ledger) -> None:
     siblings = Siblings(ledger.segments, ledger.segments[0], None)
     assert [one.number for one in siblings.look(10.0)] == [1, 2]
-    ledger.segments[1].end(Cause.CRASH)
+    ledger.segments[1].end(Cause.SIGNAL)
     assert [one.number for one in siblings.look(10.1)] == [2]
     ledger.segments[3].open(index=1, incarnation=2, now=10.1)
     assert [one.number for one in siblings.look(20.0)] == [2]  # not readable yet
@@ -61,7 +61,7 @@ def test_a_new_incarnation_is_not_taken_for_the_old_one_in_the_same_segment(ledg
     """The cells of the one before are cleared with the rest."""
     segment = ledger.segments[1]
     Siblings(ledger.segments, segment, None).say_next(7.0)
-    segment.end(Cause.CRASH)
+    segment.end(Cause.SIGNAL)
     segment.settled()
     segment.open(index=1, incarnation=2, now=10.0)
     siblings = Siblings(ledger.segments, ledger.segments[0], None)

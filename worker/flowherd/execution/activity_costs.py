@@ -12,7 +12,7 @@ from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from flowherd.ledger.activity_cost_table import FIGURES, STEP_BUCKETS, Metric, Where, WorkTable
-from flowherd.ledger.histogram import bucket_of
+from flowherd.ledger.histogram import bound_of
 from flowherd.procfs import resident_bytes
 from flowherd.thread_time import queued_s
 
@@ -64,7 +64,7 @@ class ActivityProfile:
 
     def long_step(self, length_s: float) -> None:
         """Adds a step that occupied the loop for `LONG_STEP_S` or longer."""
-        self._figures[_LONG_STEPS + bucket_of(length_s)] += length_s
+        self._figures[_LONG_STEPS + bound_of(length_s)] += length_s
 
     def step_cpu(self, cpu_s: float) -> None:
         """Adds the CPU seconds of one step of a sample."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flowherd.ledger import Cell, Clock
 from flowherd.ledger.activity_cost_table import LOADS, Load
-from flowherd.ledger.histogram import bucket_of
+from flowherd.ledger.histogram import bound_of
 
 if TYPE_CHECKING:
     from flowherd.execution.activity_costs import ActivityProfiles
@@ -48,7 +48,7 @@ class BusyShareMeter:
         load[Load.CPU_S] += cpu_s
         if segment.get(Cell.RUNNING) >= segment.get(Cell.LIMIT):
             load[Load.FULL_S] += elapsed_s
-        load[Load.LATE + bucket_of(late_s)] += elapsed_s
+        load[Load.LATE + bound_of(late_s)] += elapsed_s
         segment.set_clock(Clock.LOOP_LAG_S, smoothed_s)
         self.begins()
         self.publish()

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd import crashpoints
-from flowherd.ledger import FINAL, Cause, Cell, Handler, Host, Life, Standing
+from flowherd.ledger import FINAL, Cell, Handler, Host, Life, Standing
 from flowherd.ledger.adoption_cells import FAIL
 from flowherd.ledger.attempt_history import End
 from flowherd.ledger.segment import RECORD_BITS, SEGMENT_BITS
@@ -230,7 +230,8 @@ class Adoptions:
                 self._wake(number)
 
     def _is_over(self, donor: _Donor, now: float, *, is_any: bool) -> bool:
-        was_stopped = donor.segment.get(Cell.CAUSE) == Cause.STOPPED  # nobody may come in its place
+        cause = donor.segment.cause
+        was_stopped = cause is not None and cause.is_planned  # nobody may come in its place
         return self._is_closed or _is_lost(donor) or now >= donor.until or (was_stopped and not is_any)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flowherd.activities_and_outcomes import Failed
@@ -47,7 +47,8 @@ class Remains:
         """
         at_work = tuple(one for _, one in held if one.is_at_work and not one.is_isolated)
         guilty = next((one.name for segment, one in held if one.sequence == segment.get(Cell.GUILTY)), "")
-        if not held or held[0][0].get(Cell.CAUSE) != Cause.CRASH:
+        cause = held[0][0].cause if held else None
+        if cause is None or not cause.is_crash:
             return cls(None, at_work, guilty)
         running = frozenset(one.sequence for one in at_work)
         on_loop = {one.sequence for segment, one in held if one.index == segment.get(Cell.ON_LOOP) - 1}
@@ -102,7 +103,7 @@ class CrashReports:
         deaths = "; ".join(charges.deaths)
         died = counted(charges.count, "process")
         message = f"given up after {died} died with it, the last time alone: {deaths}"
-        return Failed("POISON", message, retryable=False)
+        return Failed("POISON", message, retryable=False, cause=failure.cause)
 
 
 def _failure(segment: Segment, record: Record, remains: Remains, part: Part | None) -> Failed:
@@ -113,13 +114,15 @@ def _failure(segment: Segment, record: Record, remains: Remains, part: Part | No
         return Failed("WORKER_CRASHED", how + doing, retryable=True)
     who = f"worker process {segment.get(Cell.PROCESS)} (pid {segment.get(Cell.PID)})"
     doing = _doing(record) if part is None else part.value
-    if segment.get(Cell.CAUSE) == Cause.STOPPED:
-        return Failed("WORKER_SHUTDOWN", f"{who} was stopped while the activity {doing}", retryable=True)
-    if segment.get(Cell.CAUSE) == Cause.HUNG:
-        return _hung(segment, record, remains, who)
+    cause = segment.cause
+    if cause is not None and cause.is_planned:
+        message = f"{who} was stopped while the activity {doing}"
+        return Failed("WORKER_SHUTDOWN", message, retryable=True, cause=cause)
+    if cause is Cause.HUNG:
+        return replace(_hung(segment, record, remains, who), cause=cause)
     how = describe_status(segment.get(Cell.EXIT_STATUS)) + _memory(segment)
-    neighbours = _beside(record, remains.at_work)
-    return Failed("WORKER_CRASHED", f"{who} {how} while the activity {doing}{neighbours}", retryable=True)
+    message = f"{who} {how} while the activity {doing}{_beside(record, remains.at_work)}"
+    return Failed("WORKER_CRASHED", message, retryable=True, cause=cause)
 
 
 def _doing(record: Record) -> str:

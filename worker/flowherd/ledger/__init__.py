@@ -1,5 +1,6 @@
 """The ledger: shared memory with every lease of the host, and all other data that its processes share."""
 
+from flowherd.end_cause import Cause
 from flowherd.ledger.histogram import Timing
 from flowherd.ledger.ledger import Ledger
 from flowherd.ledger.record import Record
@@ -7,7 +8,6 @@ from flowherd.ledger.record_writer import RecordWriter, records_needed
 from flowherd.ledger.segment import JOURNAL_BYTES, Segment
 from flowherd.ledger.states_and_cells import (
     FINAL,
-    Cause,
     Cell,
     Claim,
     Clock,

@@ -12,9 +12,9 @@ from enum import IntEnum
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from flowherd.ledger.activity_counts import OTHER, ActivityCounts, area_bytes, summed
+from flowherd.ledger.activity_counts import OTHER, ActivityCounts, Counts, area_bytes
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
-from flowherd.ledger.histogram import BUCKETS
+from flowherd.ledger.histogram import BOUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +48,7 @@ class Metric(IntEnum):
     RELEASED = 11  # probes that got the GIL at once
     LONGEST_HOLD_S = 12  # of the GIL, as seen by the probes
     STEP_CPU = 16  # the first of STEP_BUCKETS: steps of samples, by their CPU time
-    LONG_STEPS = STEP_CPU + STEP_BUCKETS  # the first of BUCKETS: seconds in long steps, by their length
+    LONG_STEPS = STEP_CPU + STEP_BUCKETS  # the first of BOUNDS: seconds in long steps, by their length
 
 
 class Load(IntEnum):
@@ -59,11 +59,11 @@ class Load(IntEnum):
     BUSY_S = 2  # of the loop
     CPU_S = 3  # of the loop's thread
     FULL_S = 4  # without a free slot
-    LATE = 8  # the first of BUCKETS: seconds, by the lag of the loop
+    LATE = 8  # the first of BOUNDS: seconds, by the lag of the loop
 
 
-FIGURES = Metric.LONG_STEPS + BUCKETS
-LOADS = Load.LATE + BUCKETS
+FIGURES = Metric.LONG_STEPS + BOUNDS
+LOADS = Load.LATE + BOUNDS
 _PLACES = frozenset(map(float, Where))
 _LEAST, _MOST = -(2.0**50), 2.0**52  # released memory counts as negative growth
 _LONGEST = (Metric.LONGEST_BLOCK_S, Metric.LONGEST_HOLD_S)
@@ -176,13 +176,12 @@ class WorkTable:
         load = tuple(self._cells[:LOADS])
         return Work(load if _are_plausible(load) else (0.0,) * LOADS, entries)
 
-    def read_counts(self) -> dict[str, tuple[int, ...]]:
+    def read_counts(self) -> dict[str, Counts]:
         """Returns a copy of the counts by name; see `flowherd.ledger.activity_counts`."""
         counts = {OTHER: self.counts.read(_OTHER)}
         for index in range(self._count()):
             if name := self._name(index):
-                numbers = self.counts.read(index)
-                counts[name] = summed((counts[name], numbers)) if name in counts else numbers
+                counts[name] = counts.get(name, Counts()) + self.counts.read(index)
         return counts
 
     def _name(self, index: int) -> str:

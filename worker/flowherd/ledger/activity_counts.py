@@ -2,18 +2,19 @@
 
 The names are those of the app's activities; all other names are counted together as `OTHER`. Each end and each duration
 is stored at once, so that a crash loses none.
+
+An entry has its ends, then its histograms: 12.8 kB, of which memory backs the three or four pages that are used.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from math import floor
 
-from flowherd.ledger.histogram import BUCKETS, CELLS, bucket_of
+from flowherd.ledger import histogram
+from flowherd.ledger.histogram import HISTOGRAM_CELLS, MASK_AT, SCALE, Histogram, bucket_of
 from flowherd.ledger.states_and_cells import PLAUSIBLE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 OTHER = "other"
 
@@ -35,8 +36,26 @@ class Took(IntEnum):
     REPORT = 2  # from the outcome to the engine's verdict, outages included
 
 
-NUMBERS = len(Ended) + CELLS * len(Took)
-_FIRST = tuple(len(Ended) + CELLS * took for took in Took)
+_ENDS = len(Ended)
+_STARTS = tuple(_ENDS + HISTOGRAM_CELLS * took for took in Took)
+NUMBERS = _ENDS + HISTOGRAM_CELLS * len(Took)
+_TABLED = 1024  # units: 1 ms
+_AFTER_SUM = bytes(1 + bucket_of(units) for units in range(_TABLED))
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """A copy of the counts of one activity, or the sum of several; `ended` is by `Ended`, `took` by `Took`."""
+
+    ended: tuple[int, ...] = (0,) * _ENDS
+    took: tuple[Histogram, ...] = (Histogram(),) * len(Took)
+
+    def __add__(self, other: Counts) -> Counts:
+        ended = tuple(one + its for one, its in zip(self.ended, other.ended, strict=True))
+        return Counts(ended, tuple(one + its for one, its in zip(self.took, other.took, strict=True)))
+
+    def __bool__(self) -> bool:
+        return any(self.ended) or any(one.counts for one in self.took)
 
 
 class ActivityCounts:
@@ -55,21 +74,38 @@ class ActivityCounts:
         self._cells[entry * NUMBERS + how] += 1
 
     def took(self, entry: int, what: int, seconds: float) -> None:
-        """Counts a duration; `what` is a member of `Took`."""
-        cells, first = self._cells, entry * NUMBERS + _FIRST[what]
-        cells[first + bucket_of(seconds)] += 1
-        if seconds > 0:
-            cells[first + BUCKETS] += int(seconds * 1e6)
+        """Counts a duration; `what` is a member of `Took`.
+
+        The mask is stored before the first count of a bucket, so that no reader misses it. `bucket_of` is written out
+        here, and has a table for what is shorter than 1 ms, which saves about 50 of 280 ns.
+        """
+        cells, start = self._cells, entry * NUMBERS + _STARTS[what]
+        units = floor(seconds * SCALE)
+        if units >= _TABLED:
+            shift = units.bit_length() - 5
+            at = start + 1 + ((shift << 4) + (units >> shift) if shift < 32 else 528)
+        elif units >= 0:
+            at = start + _AFTER_SUM[units]
+        else:
+            units, at = 0, start + 1
+        count = cells[at]
+        if not count:
+            cells[start + MASK_AT] |= 1 << (at - start - 1 >> 4)
+        cells[at] = count + 1
+        cells[start] += units
 
     def clear(self, entry: int) -> None:
         """Sets all numbers of an entry to 0."""
-        first = entry * NUMBERS
-        self._cells[first : first + NUMBERS] = memoryview(bytes(8 * NUMBERS)).cast("Q")
+        start = entry * NUMBERS
+        self._cells[start : start + _ENDS] = memoryview(bytes(8 * _ENDS)).cast("Q")
+        for its_start in _STARTS:
+            histogram.clear(self._cells, start + its_start)
 
-    def read(self, entry: int) -> tuple[int, ...]:
+    def read(self, entry: int) -> Counts:
         """Returns all numbers of an entry; 0 for implausible ones, which user code may have overwritten."""
-        first = entry * NUMBERS
-        return tuple(number if number < PLAUSIBLE else 0 for number in self._cells[first : first + NUMBERS])
+        start = entry * NUMBERS
+        ended = tuple(number if number < PLAUSIBLE else 0 for number in self._cells[start : start + _ENDS])
+        return Counts(ended, tuple(histogram.read(self._cells, start + its) for its in _STARTS))
 
     def move(self, entry: int, to: ActivityCounts, its_entry: int) -> None:
         """Moves an entry's numbers to another table.
@@ -77,28 +113,15 @@ class ActivityCounts:
         Each number is added there before it is cleared here, so none is ever in neither; a crash in between leaves one
         number in both.
         """
-        for number, count in enumerate(self.read(entry)):
+        start, its_start = entry * NUMBERS, its_entry * NUMBERS
+        for how, count in enumerate(self.read(entry).ended):
             if count:
-                at = its_entry * NUMBERS + number
-                to._cells[at] = (to._cells[at] + count) % PLAUSIBLE
-                self._cells[entry * NUMBERS + number] = 0
+                to._cells[its_start + how] = (to._cells[its_start + how] + count) % PLAUSIBLE
+                self._cells[start + how] = 0
+        for at in _STARTS:
+            histogram.move(self._cells, start + at, to._cells, its_start + at)
 
 
 def area_bytes(entries: int) -> int:
     """Returns the bytes for this many entries."""
     return 8 * NUMBERS * entries
-
-
-def buckets(numbers: Sequence[int], what: Took) -> Sequence[int]:
-    """Returns an entry's durations, as counts by `flowherd.ledger.histogram`."""
-    return numbers[_FIRST[what] : _FIRST[what] + BUCKETS]
-
-
-def total_s(numbers: Sequence[int], what: Took) -> float:
-    """Returns the sum of an entry's durations in seconds."""
-    return numbers[_FIRST[what] + BUCKETS] / 1e6
-
-
-def summed(parts: Iterable[Sequence[int]]) -> tuple[int, ...]:
-    """Returns the sum of several entries' numbers."""
-    return tuple(map(sum, zip((0,) * NUMBERS, *parts, strict=True)))

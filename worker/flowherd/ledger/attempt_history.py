@@ -61,7 +61,8 @@ class EndedAttempt:
         closed_at: the time of the engine's answer.
         beat_at: the time of the last heartbeat that the engine confirmed, for attempts longer than a second.
         is_isolated: True when its handler ran in an isolate.
-        code: the code of a failure; `kind` is the exception's class, `message` its message; "" when unknown.
+        code: the code of a failure; `kind` is the exception's class, or for SETTLED the
+            label of the `Cause` of its process's end, `message` its message; "" when unknown.
         at: the line of code that failed, such as `/srv/orders.py:19 in price`; "" when unknown.
         is_retryable: True when the engine runs it again: the failure was retryable and not the last attempt.
         worker_id: the claim's, which an adopted attempt shares with its predecessor; "" when it was too long.
@@ -213,7 +214,7 @@ HOST_BYTES = history_bytes(MOST_ATTEMPTS + 1, MOST_FAILURES + 1)
 
 def _with_words(entry: bytes, failure: Failed) -> bytes:
     """Returns an entry for the ring of failures; long texts are cut at the end."""
-    kind = failure.raised.kind if failure.raised is not None else ""
+    kind = failure.raised.kind if failure.raised is not None else failure.cause.label if failure.cause else ""
     room, parts = FAILURE_BYTES - _WORDS_AT, []
     for text in (failure.code, kind, failure.at[-_MOST_OF_LINE:], failure.message):
         parts.append(text.encode("utf-8", "replace")[:room])

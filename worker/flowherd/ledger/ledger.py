@@ -26,7 +26,7 @@ from flowherd import crashpoints
 from flowherd.ledger import earlier_attempts
 from flowherd.ledger.activity_cost_table import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_cost_table import Work, WorkTable
-from flowherd.ledger.activity_counts import summed
+from flowherd.ledger.activity_counts import Counts
 from flowherd.ledger.all_segments import Segments
 from flowherd.ledger.attempt_history import HOST_BYTES as HISTORY_BYTES
 from flowherd.ledger.attempt_history import AttemptHistory
@@ -164,13 +164,13 @@ class Ledger:
         """Returns the costs of activities in all incarnations so far."""
         return Work.sum_of(table.read() for table in self._work_tables())
 
-    def activity_counts(self) -> dict[str, tuple[int, ...]]:
+    def activity_counts(self) -> dict[str, Counts]:
         """Returns the ends and durations of activities by name, in all incarnations so far."""
-        counts: dict[str, tuple[int, ...]] = {}
+        found: dict[str, Counts] = {}
         for table in self._work_tables():
-            for name, numbers in table.read_counts().items():
-                counts[name] = summed((counts[name], numbers)) if name in counts else numbers
-        return counts
+            for name, counts in table.read_counts().items():
+                found[name] = found.get(name, Counts()) + counts
+        return found
 
     def remember(self, now: float) -> None:
         """Moves the workers' ended attempts to the host's history, and samples the trend; for the keeper only."""
@@ -191,8 +191,8 @@ class Ledger:
         own = (segment.history.failures.waiting(word) for segment in self.segments)
         return [*chain.from_iterable(own), *self.history.failures.entries(word)]
 
-    def _counted(self) -> tuple[int, ...]:
-        return summed(numbers for table in self._work_tables() for numbers in table.read_counts().values())
+    def _counted(self) -> Counts:
+        return sum(self.activity_counts().values(), Counts())
 
     def _work_tables(self) -> Iterator[WorkTable]:
         """Yields the costs and counts of activities in all incarnations: of the settled ones together, and of each."""

@@ -9,19 +9,19 @@ from functools import partial
 from operator import setitem
 from typing import TYPE_CHECKING, Any
 
+from flowherd.end_cause import Cause
 from flowherd.ledger.activity_cost_table import AREA_BYTES as WORK_BYTES
 from flowherd.ledger.activity_cost_table import WorkTable
 from flowherd.ledger.adoption_cells import AdoptionCells, adoption_bytes
 from flowherd.ledger.attempt_history import AttemptHistory, history_bytes
 from flowherd.ledger.checksummed import CHECKSUM, checksummed, read_checksummed
-from flowherd.ledger.histogram import CELLS, Timing, bucket_of
+from flowherd.ledger.histogram import CELLS, Timing, bound_of
 from flowherd.ledger.record import CRC_BYTES, HEAD, RECORD_BYTES, TEXT_AT, Record, texts_of
 from flowherd.ledger.states_and_cells import (
     ADOPTING,
     IN_THREAD,
     PAIR,
     WAITS_FOR_WORD,
-    Cause,
     Cell,
     Clock,
     Handler,
@@ -150,13 +150,13 @@ class Segment:
         return self._timings
 
     def counts(self, timing: Timing) -> tuple[int, ...]:
-        """Returns the counts of one histogram of this incarnation (`flowherd.ledger.histogram`)."""
+        """Returns the counts of one histogram of this incarnation, by published bound."""
         return tuple(self._timings[CELLS * timing : CELLS * (timing + 1) - 1])
 
     def count(self, timing: Timing, seconds: float) -> None:
         """Adds one duration to a histogram; for the worker only."""
         first, cells = CELLS * timing, self._timings
-        cells[first + bucket_of(seconds)] += 1
+        cells[first + bound_of(seconds)] += 1
         if seconds > 0:
             cells[first + CELLS - 1] += int(seconds * 1e6)
 
@@ -228,6 +228,11 @@ class Segment:
         self._cells[Cell.INCARNATION] = incarnation
         self._clocks[Clock.STARTED_AT] = now
         self._cells[Cell.STARTED] += 1
+
+    @property
+    def cause(self) -> Cause | None:
+        """The cause of the end of an ENDED incarnation."""
+        return Cause.of_number(self._cells[Cell.CAUSE])
 
     def end(self, cause: Cause, exit_status: int = 0) -> None:
         """LIVE → ENDED, by the supervisor once the process is reaped, or by the keeper once the supervisor is gone."""

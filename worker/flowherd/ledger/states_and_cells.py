@@ -63,15 +63,6 @@ class Standing(IntEnum):
 FINAL = frozenset({Standing.GONE, Standing.SETTLED})  # its holder owes the engine no report any more
 
 
-class Cause(IntEnum):
-    """The cause of an incarnation's end; determines the failure code of the records that the keeper settles."""
-
-    CLEAN = 0
-    CRASH = 1
-    STOPPED = 2  # killed at the drain limit, by a second signal, or after the supervisor had ended
-    HUNG = 3  # killed by the supervisor: an activity ran beyond its limit and the grace
-
-
 class Life(Enum):
     """The state of a segment."""
 

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from flowherd.end_cause import Cause  # noqa: TC001 - msgspec reads annotations
+
 T = TypeVar("T")
 MAX_BYTES = 64 * 1024
 
@@ -231,7 +233,7 @@ class SupervisorState(Message, frozen=True):
     wanted: int
     total_slots: int
     restarts: dict[int, int]
-    causes: dict[int, dict[str, int]] = {}
+    causes: dict[int, dict[Cause, int]] = {}
     polling: bool = True
     most: int = 0
     threads: bool = False

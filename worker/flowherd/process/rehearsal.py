@@ -179,7 +179,7 @@ async def _work(config: WorkerConfig, stage: _Stage) -> None:
         built.worker.drain(_PATIENCE_S)
         await run
     finally:
-        segment.end(Cause.STOPPED)
+        segment.end(Cause.STOP)
         await lifespan.leave(0.0)
         await built.aclose()
         wakeups.close()

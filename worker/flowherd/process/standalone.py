@@ -124,7 +124,7 @@ class _Solo:
             activities=list(self._registry.names()),
         )
         stopped = await built.worker.run()
-        segment.end(Cause.STOPPED)
+        segment.end(Cause.STOP)
         await loop.run_in_executor(None, leases.finish, SETTLE_S)
         await lifespan.leave(built.worker.left_s + LEAVE_S)
         await built.aclose()

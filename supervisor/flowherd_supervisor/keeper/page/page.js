@@ -188,10 +188,11 @@ function nameRow(row) {
   return made;
 }
 
-// Histograms end at 16 s.
+// Histograms end at 18 hours. Three digits keep what is shown within 5 % of the truth.
 function took(milliseconds, ended) {
-  if (milliseconds === null) return ended ? "> 16 s" : "–";
-  return milliseconds < 1000 ? `${number(milliseconds, 0)} ms` : `${number(milliseconds / 1000)} s`;
+  if (milliseconds === null) return ended ? "> 18 h" : "–";
+  const [size, unit] = [[1, "ms"], [1e3, "s"], [60e3, "min"], [3.6e6, "h"]].find(([size]) => milliseconds < 999.5 * size);
+  return `${Number((milliseconds / size).toPrecision(3))} ${unit}`;
 }
 
 // The class of the exception where the code does not name the cause; the message of an exit begins with it.
