@@ -104,7 +104,7 @@ class LeaseKeeper:
             timer.cancel()
 
     def _note_freeze(self, waits_s: float = 0.0) -> None:
-        """Tells all workers for how long nothing ran here: they were frozen too, and no handler loses that time (N4)."""
+        """Tells all workers for how long nothing ran here: they were frozen too, and lose no time by it (N4)."""
         now = self._clock()
         late_s, self._expected_at = now - self._expected_at, now + waits_s
         if late_s > FREEZE_S:

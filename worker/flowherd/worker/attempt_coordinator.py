@@ -171,7 +171,10 @@ class Attempts:
     def heed_verdicts(self) -> None:
         """Stops attempts whose lease the keeper found lost, closes those that it has settled, and hears of freezes."""
         segment = self._writer.segment
-        frozen_us, self._frozen_us = segment.get(Cell.FROZEN_US) - self._frozen_us, segment.get(Cell.FROZEN_US)
+        frozen_us, self._frozen_us = (
+            segment.get(Cell.FROZEN_US) - self._frozen_us,
+            segment.get(Cell.FROZEN_US),
+        )
         if frozen_us:
             self._table.stood_still(frozen_us / 1e6)
         for attempt in self._table.owed():

@@ -241,7 +241,9 @@ class Performer:
 
     def _time_passed(self, expected_at: float) -> None:
         now = self._clock()
-        if now - expected_at > FREEZE_S:  # if the host was frozen, the keeper says so within a step (`stood_still`)
+        if (
+            now - expected_at > FREEZE_S
+        ):  # if the host was frozen, the keeper says so within a step (`stood_still`)
             self._timer = asyncio.get_running_loop().call_later(STEP_S, self._time_passed, inf)
             return
         self._wakes_at = -inf
