@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -57,6 +58,42 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("soak"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes: run with --soak"))
+
+
+class _DestroyedTasks(logging.Handler):
+    """Collects asyncio's complaints about tasks that were forgotten while they waited."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "was destroyed but it is pending" in (message := record.getMessage()):
+            self.found.append(message)
+
+
+_destroyed = _DestroyedTasks()
+logging.getLogger("asyncio").addHandler(_destroyed)
+
+
+def _assert_no_task_was_destroyed() -> None:
+    found, _destroyed.found = _destroyed.found, []
+    assert not found, "its owner neither awaited nor cancelled it: " + "\n".join(found)
+
+
+@pytest.fixture(autouse=True)
+def _every_task_has_an_end() -> Iterator[None]:
+    """Fails a test during which a task was destroyed while it waited."""
+    yield
+    _assert_no_task_was_destroyed()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_task_has_an_end_at_last() -> Iterator[None]:
+    """The same for what only the collection of garbage destroys; fails the last test."""
+    yield
+    gc.collect()
+    _assert_no_task_was_destroyed()
 
 
 @pytest.fixture

@@ -103,6 +103,7 @@ BROKEN: list[tuple[Law, str, str]] = [
     (laws.nothing_sleeps_deaf, W + "worker/poller.py", "import time\ntime.sleep(1)"),
     (laws.nothing_sleeps_deaf, W + "execution/in_thread.py", "from asyncio import to_thread"),
     (laws.nothing_ends_unseen, S + "keeper/keeper_process.py", "loop.create_task(work())"),
+    (laws.nothing_ends_unseen, W + "leases/heartbeats.py", "OwnTask(work())"),
     (
         laws.nothing_ends_unseen,
         W + "leases/lease_scan.py",

@@ -9,6 +9,14 @@ if TYPE_CHECKING:
 
 # An event → "level: meaning". "warning or error": the level says whether somebody has to act.
 SUPERVISOR_EVENTS: Mapping[str, str] = {
+    "activity_kept": (
+        "info or warning: The activity runs on the event loop until a reload, by `flowherd ctl keep`, or (warning) "
+        "because no isolate could be had for it."
+    ),
+    "activity_moved": (
+        "warning: The activity blocked the event loop at `place` for `blocked_s` seconds, in two runs. It runs in"
+        " isolates from now on, in every process; `remedy` says how to keep it on the loop."
+    ),
     "admin_port_taken": "warning: Another program has the admin port. The unix socket still works.",
     "app_loaded": "info: The app was imported: its worker type and its activities.",
     "boot_failed": (

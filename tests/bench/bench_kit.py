@@ -145,22 +145,26 @@ def stock(app: str, python: str = sys.executable, *, tuned: bool = False) -> tup
     return (python, *(("-c", UVLOOP) if tuned else ()), str(APPS / f"{app}.py"))
 
 
-def flowherd(app: str, *flags: str) -> tuple[str, ...]:
+def flowherd(app: str, *flags: str, log_level: str = "error") -> tuple[str, ...]:
     """Returns our command line for the same worker program, or for another app with its attribute."""
     target = app if ":" in app else f"{app}:main"
     words = (sys.executable, "-m", "flowherd_supervisor", "run", target, "--app-dir", str(APPS))
-    return (*words, "--admin", "off", "--log-level", "error", *flags)
+    return (*words, "--admin", "off", "--log-level", log_level, *flags)
 
 
 @contextmanager
-def running(words: tuple[str, ...], url: str, **settings: str) -> Iterator[psutil.Process]:
+def running(
+    words: tuple[str, ...], url: str, *, log: Path | None = None, **settings: str
+) -> Iterator[psutil.Process]:
     """The worker program, for as long as the block lasts; settings are what follows `KRUXIAFLOW_`.
+
+    What it says goes to `log`, or to a file of its own.
 
     Raises:
         RuntimeError: the block failed and the program had ended; with the last of what it said.
 
     """
-    with tempfile.TemporaryDirectory() as runtime, open(Path(runtime) / "said", "w+b") as said:
+    with tempfile.TemporaryDirectory() as runtime, open(log or Path(runtime) / "said", "w+b") as said:
         variables = {f"KRUXIAFLOW_{name}": value for name, value in settings.items()} | CREDENTIALS
         variables |= {"KRUXIAFLOW_API_URL": url, "KRUXIAFLOW_WORKER": "py-std", "XDG_RUNTIME_DIR": runtime}
         process = subprocess.Popen(words, env=clean_environment(**variables), stdout=said, stderr=said)

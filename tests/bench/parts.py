@@ -35,6 +35,7 @@ class Part:
 
 PARTS = (
     Part("light", "light_beside_heavy", quick="--seconds 3 --drain 4 --repeat 1"),
+    Part("unnamed", "unnamed_blockers", quick="--seconds 6 --repeat 1"),
     Part("noop", "noop_cost", quick="--activities 500 --repeat 1", has_rust=True),
     Part(
         "noop-5ms", "noop_cost", "--delay-ms 5 --slots 16 --activities 3000",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections import Counter, defaultdict
@@ -31,6 +32,7 @@ ONE_AT_A_TIME = "[activities.work]\nmax_concurrent = 12\n\n[activities.work_in_t
 STRIKE_EVERY_S = 0.4
 KEEPER_SPARED_S = 7.0  # three exits in 10 s make a host drain by design
 LIVES_S = (4.0, 9.0)  # of a supervisor
+_RAN = re.compile("while the activity (ran|was on the loop)")
 LOG_LAG_S = 0.5  # a death at a named point is known by the line in the log, which comes a little later
 ALL_POINTS = (*POINTS, *ADOPTER_POINTS, *KEEPER_POINTS, *ADOPTION_POINTS)
 
@@ -173,7 +175,7 @@ class KillStorm:
         for line in host.log():
             at_s = datetime.fromisoformat(line["time"]).timestamp() if "time" in line else 0.0
             match line.get("event"):
-                case "activity_failed" if "while the activity ran" in line["reason"]:
+                case "activity_failed" if _RAN.search(line["reason"]):
                     self._struck_at_its_first_step[line["activity_id"]].append(at_s)
                 case "process_died" | "process_exited":
                     self._dead_at.setdefault(line["pid"], at_s - LOG_LAG_S)

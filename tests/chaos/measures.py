@@ -128,7 +128,7 @@ def unbegun(folder: Path, scale: Scale, seed: int) -> list[Row]:
             told = [line["reason"] for line in host.log("activity_failed")]
             waited = sum("waited to begin" in reason for reason in told)
             adopted = len(host.log("activity_adopted"))
-            ran = sum("while the activity ran" in reason for reason in told)
+            ran = sum("while the activity" in reason for reason in told) - waited
             held = waited + adopted + ran
             text = f"{waited + adopted} of {held} claims at {len(world.deaths)} kills, {waited} handed back"
             rows.append(Row("M4c", f"not begun: {crowd}", text, "0 handed back", not waited))

@@ -173,21 +173,21 @@ MUTATIONS = (
     ),
     Mutation(
         "a proxy's answer is no verdict",
-        WORKER + "client/kruxia_replies.py",
-        "if is_engines(reply) and (",
-        "if (",
+        WORKER + "client/reply_classifier.py",
+        "    if not is_engines(reply):",
+        "    if status not in _ENGINES_OWN and status != 404:",
         UNIT + "client/test_kruxia.py::test_a_proxys_answer_is_no_verdict",
     ),
     Mutation(
-        "a proxy's answers are tried again for as long as the activity may run",
+        "a proxy's answers are tried again for ten minutes",
         WORKER + "worker/delivery.py",
-        "if now < self._foreign_until:",
+        "if now < self._since[kind] + for_s:",
         "if False:",
         UNIT
         + "worker/test_reporter_proxies.py::test_a_computed_success_outlives_a_proxy_that_answers_for_a_while",
     ),
     Mutation(
-        "an error of one call alone closes no circuit",
+        "an error of one call alone opens no circuit",
         WORKER + "client/circuit.py",
         " and not error.is_of_the_call",
         "",
@@ -501,16 +501,31 @@ MUTATIONS = (
     ),
     Mutation(
         "poison",
-        WORKER + "leases/poison.py",
-        "if charges.count < self._poison_after or",
-        "if True or",
+        WORKER + "leases/suspects.py",
+        "return 0 < poison_after <= deaths and",
+        "return poison_after < 0 and",
         SYSTEM + "test_leases.py::test_a_poison_is_found_among_its_neighbours_and_they_all_complete",
+    ),
+    Mutation(
+        "neighbours that waited are no suspects",
+        WORKER + "leases/suspects.py",
+        "return Part.AGAIN if deaths_before else Part.WAITED",
+        "return Part.AGAIN",
+        CHAOS + "test_poison.py::test_n31_sleepers_of_a_killed_process_start_again_as_usual",
+    ),
+    Mutation(
+        "a kill from outside of an isolate that waits is no proof",
+        WORKER + "isolates/inside/wait_notes.py",
+        "self._keeper.note_wait(waits=True)",
+        "self._keeper.note_wait(waits=False)",
+        CHAOS
+        + "test_poison.py::test_n31_an_isolate_that_is_killed_from_outside_while_it_waits_is_not_charged",
     ),
     Mutation(
         "delays of the retry circuit",
         WORKER + "client/circuit.py",
-        "self._reopens_at = now + self._delay_s(error)",
-        "self._reopens_at = now",
+        "self._probes_at = now + self._delay_s(error, now - self._opened_at)",
+        "self._probes_at = now",
         CHAOS + "test_partitions.py::test_results_that_wait_for_the_engine_are_few_calls_and_all_delivered",
     ),
     Mutation(
@@ -552,17 +567,10 @@ MUTATIONS = (
         + "::test_one_at_a_time_means_one_on_the_whole_host_also_when_its_process_is_killed",
     ),
     Mutation(
-        "a courtesy is used once by each name",
-        WORKER + "worker/admission.py",
-        "until = self._courtesy_until.setdefault(name, now + COURTESY_S)",
-        "until = now + COURTESY_S",
-        UNIT + "worker/test_admission_starves_nobody.py::test_a_courtesy_is_asked_for_once_by_name_and_ends",
-    ),
-    Mutation(
         "a wait that nothing explains ends",
         WORKER + "worker/backlog.py",
-        "return Overdue(waited_s, self.reason(attempt, now), is_new, limit_at <= now)",
-        "return Overdue(waited_s, self.reason(attempt, now), is_new, is_over=False)",
+        "return Overdue(waited_s, self.reason(attempt), is_new, limit_at <= now)",
+        "return Overdue(waited_s, self.reason(attempt), is_new, is_over=False)",
         UNIT
         + "worker/test_admission_starves_nobody.py"
         + "::test_what_does_not_begin_is_named_once_and_requeued_after_its_limit",
@@ -570,8 +578,8 @@ MUTATIONS = (
     Mutation(
         "few isolates for suspects",
         WORKER + "worker/executor_choice.py",
-        "self._config.suspects_at_once, begin)",
-        "1 << 10, begin)",
+        "range(self._config.suspects_at_once)",
+        "range(1 << 10)",
         UNIT
         + "worker/test_attempts_apart.py"
         + "::test_n13_the_limit_of_suspects_in_isolates_is_one_for_all_processes_of_a_host",

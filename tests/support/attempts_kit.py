@@ -22,6 +22,7 @@ from flowherd.isolates.isolated_attempt import IsolatedAttempt
 from flowherd.ledger import Cell, Claim, Handler, Ledger, RecordWriter, Standing
 from flowherd.ledger.attempt_history import End, decoded
 from flowherd.ledger.permits import OwnPermits
+from flowherd.own_tasks import OwnTask
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine, make_activity
 from flowherd.worker.adopter import Offers
@@ -126,7 +127,7 @@ class Isolates:
 
     segment: Any = None  # not needed by these tests
 
-    def tell(self, outlet: Any) -> None:
+    def tell(self, outlet: Any, runs_elsewhere: Any = None) -> None:
         self._outlet = outlet
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
@@ -277,7 +278,7 @@ class Rig:
         config = WorkerConfig(worker_id="host-1", concurrency=slots, **settings)
         writer = RecordWriter(self.segment)
         self.worker = Worker(config, self.handlers.registry, self.engine, writer, self.environment)
-        self.task = asyncio.get_running_loop().create_task(self.worker.run())
+        self.task = OwnTask(self.worker.run())
 
     async def begin(self, *activity_ids: str, name: str = "work") -> None:
         """Offers activities and returns when their handlers run."""

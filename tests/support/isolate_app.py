@@ -57,6 +57,24 @@ def echo_isolated(params: dict) -> Any:
 
 
 @isolated
+async def interfere(how: str) -> str:
+    loop = asyncio.get_running_loop()
+    if how == "stop":
+        loop.stop()
+    else:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+    await asyncio.sleep(0.05)
+    return "still here"
+
+
+@isolated
+def stop_a_loop_that_does_not_run() -> str:
+    asyncio.get_event_loop_policy().get_event_loop().stop()
+    return "still here"
+
+
+@isolated
 def whoami(ctx) -> dict[str, Any]:
     return {
         "pid": os.getpid(),

@@ -23,6 +23,7 @@ CLIENTS = (*PROGRAMS, "cli/", "keeper/")
 FORKERS = ("processes/process_table.py", "processes/zygote.py", "processes/run_in_child.py")
 WATCHED = (
     "background.py",
+    "own_tasks.py",
     "client/fake_engine.py",  # reports to its caller
     "transport/dialing.py",  # checks the result of each of its attempts
     "isolates/inside/main.py",  # this and the next three: run or awaited where it is created
@@ -48,6 +49,7 @@ PURE = (
         )
     ),
     WORKER + "isolates/isolate_protocol.py",
+    WORKER + "leases/suspects.py",
 )
 PURE_NAMES = (
     "flowherd.exit_codes",
@@ -310,7 +312,7 @@ def nothing_ends_unseen(source: Source) -> Iterator[str]:
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
-            if name in {"create_task", "ensure_future", "Thread"}:
+            if name in {"create_task", "ensure_future", "Thread", "OwnTask", "separate_task"}:
                 yield f"{source.path}:{node.lineno}: {name}"
 
 

@@ -27,7 +27,7 @@ from flowherd.worker.attempt_table_types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 NAMES = ("light", "heavy", "thread", "limited")
 LIMIT_S = 5.0
@@ -84,6 +84,9 @@ class FakeRecords:
     def not_completed(self, activity_id: str) -> None:
         """Writes no line."""
 
+    def busy_until(self, names: Collection[str]) -> float:
+        return 0.0
+
     def begun_at(self, name: str) -> float:
         return 100.0 if name == "limited" else 0.0
 
@@ -104,14 +107,14 @@ class FakeCatalog:
     def runs_on_loop(self, name: str) -> bool:
         return name != "thread"
 
+    def rivals(self, name: str) -> tuple[str, ...]:
+        return ()
+
 
 class FakeProfile:
     """A profile in which one activity blocks."""
 
     busy_mean_s = 0.0
-
-    def blocks(self, name: str) -> bool:
-        return name == "heavy"
 
 
 class FakeHistory:
@@ -121,14 +124,14 @@ class FakeHistory:
         self.charged = charged or set()
 
     @property
-    def any_charged(self) -> bool:
+    def any_suspects(self) -> bool:
         return bool(self.charged)
 
     @property
     def are_about(self) -> bool:
         return bool(self.charged)
 
-    def is_charged(self, activity_id: str) -> bool:
+    def is_suspect(self, activity_id: str) -> bool:
         return activity_id in self.charged
 
 
@@ -230,7 +233,7 @@ class World:
         batch = [
             activity_of(f"a{n}", NAMES[n % 4], f"w-{self.polls}", self.rng.choice((None, 1.0))) for n in ids
         ]
-        self.perform(self.table.polled(reserved, batch, asked_at=self.now - 0.1, now=self.now))
+        self.perform(self.table.polled(reserved, batch, asked_at=self.now - 0.1))
 
     def first_step(self) -> None:
         for attempt in self.started:
@@ -260,7 +263,7 @@ class World:
         if attempt in self.begun:
             self.begun.remove(attempt)
         was_open = attempt.is_held and attempt.cancel_reason is None
-        commands = self.table.finished(attempt, outcome, self.now)
+        commands = self.table.finished(attempt, outcome)
         if was_open and isinstance(outcome, Completed):
             assert attempt.outcome is outcome
             self.successes[attempt] = attempt.id
@@ -272,7 +275,7 @@ class World:
             if attempt.claim is Claim.REPORTING:
                 self.delivered[attempt, "delivered"] += 1
                 self.successes.pop(attempt, None)
-            self.perform(self.table.delivered(attempt, Ending.COMPLETED, self.now))
+            self.perform(self.table.delivered(attempt, Ending.COMPLETED))
 
     def beat_409(self) -> None:
         owed = self.table.owed()
@@ -306,7 +309,7 @@ class World:
     def resize_to(self, limit: int) -> None:
         self.limit = limit
         self.in_use = max(self.in_use, limit)  # slots that the host charges this worker from now on
-        self.perform(self.table.resized(limit, self.now))
+        self.perform(self.table.resized(limit))
 
     def reject_ends(self) -> None:
         if self.rejects:

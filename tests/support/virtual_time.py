@@ -7,6 +7,8 @@ import functools
 import selectors
 from typing import TYPE_CHECKING, Any
 
+from flowherd.event_loop import run_to_the_end
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -58,6 +60,32 @@ def virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             runner.run(test(*args, **kwargs))
             _cancel_all(runner.get_loop())
+
+    return run
+
+
+def main_task(
+    test: Callable[..., Coroutine[Any, Any, None]], give_up: Callable[[], None] | None = None
+) -> Callable[..., None]:
+    """Runs an async test as `virtual_time` does, in the main task of a worker process.
+
+    Args:
+        test: the test.
+        give_up: see `run_to_the_end`; None for a test that fails then.
+
+    """
+
+    def fail() -> None:
+        raise AssertionError("the process would have been replaced")
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        loop = VirtualTimeLoop()
+        try:
+            run_to_the_end(loop, test(*args, **kwargs), give_up or fail)
+        finally:
+            _cancel_all(loop)
+            loop.close()
 
     return run
 

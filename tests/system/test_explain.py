@@ -64,6 +64,7 @@ def test_a_crash_is_explained_from_claim_to_end_also_by_the_next_keeper(
     crashed = next(event for event in found if event["event"] == "crashed")
     assert (crashed["code"], crashed["name"]) == ("WORKER_CRASHED", "kill_self")
     assert "killed by SIGKILL" in crashed["message"]
+    assert "was on the loop" in crashed["message"], "the reason why it is a suspect"
 
     os.kill(host.keeper(), signal.SIGKILL)
     host.wait_for_log("keeper_died", 1)

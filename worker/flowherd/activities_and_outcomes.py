@@ -101,9 +101,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The isolate in which the handler ran has died; `how` is reported to the engine."""
+    """The isolate in which the handler ran has died; `how` is reported to the engine, `status` is its wait status."""
 
     how: str
+    status: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,25 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from flowherd.own_tasks import OwnTask
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+_END_S = 1.0  # for a task to end after it was cancelled
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Tasks:
-    """Holds tasks until they end, because the event loop keeps only weak references."""
+    """Owns tasks until they end: the event loop keeps only weak references, and other code may cancel them.
+
+    Each runs in a copy of the context in which this object is made, so that none holds what a handler has set.
+    """
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[OwnTask[None]] = set()
+        self._context = copy_context()
 
     def spawn(
         self, work: Coroutine[Any, Any, None], failed: Callable[[BaseException], None] | None = None
-    ) -> asyncio.Task[None]:
+    ) -> OwnTask[None]:
         """Starts a task; logs its exception.
 
         Args:
@@ -33,19 +42,21 @@ class Tasks:
             failed: called with the exception of the task.
 
         """
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._context.copy().run(OwnTask, work)
         self._tasks.add(task)
         task.add_done_callback(self._done if failed is None else lambda task: self._done(task, failed))
         return task
 
-    async def end(self, within_s: float) -> None:
-        """Waits for all tasks at most `within_s` seconds, and cancels the rest."""
+    async def end(self, within_s: float = 0.0) -> None:
+        """Waits for all tasks at most `within_s` seconds, cancels the rest, and waits for their end."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
         for task in list(self._tasks):
-            task.cancel()
+            task.end()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_END_S)
 
-    def _done(self, task: asyncio.Task[None], failed: Callable[[BaseException], None] | None = None) -> None:
+    def _done(self, task: OwnTask[None], failed: Callable[[BaseException], None] | None = None) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("internal_error", exc_info=error)

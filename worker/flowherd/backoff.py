@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
+
+_BEYOND_S = 0.5
 
 
 class Rng(Protocol):
@@ -18,17 +21,24 @@ class Rng(Protocol):
 class Backoff:
     """Exponential delays with full jitter (protocol.md R14): uniform(0, min(cap, base x factor^failures)).
 
-    The lower bound is a tenth of the upper one, so that short delays never become a busy loop. Times are in seconds.
+    The lower bound is a tenth of the upper one, so that short delays never become a busy loop. Beyond the first, no
+    delay is half a second longer than the trouble has lasted: a blip costs itself (faults.md N24). Times in seconds.
     """
 
     base_s: float = 0.1
     cap_s: float = 10.0
     factor: float = 2.0
 
-    def delay_s(self, failures: int, rng: Rng, *, asked_s: float = 0.0) -> float:
+    def delay_s(self, failures: int, rng: Rng, *, asked_s: float = 0.0, lasted_s: float = inf) -> float:
         """Returns the seconds to wait after the `failures`-th consecutive failure.
 
-        `asked_s` is the engine's Retry-After, respected up to 60 s (faults.md E7).
+        Args:
+            failures: at least 1.
+            rng: the source of the jitter.
+            asked_s: the engine's Retry-After, respected up to 60 s (faults.md E7).
+            lasted_s: seconds since the first of these failures.
+
         """
         ceiling = min(self.cap_s, self.base_s * self.factor ** min(max(failures - 1, 0), 32))
+        ceiling = min(ceiling, lasted_s + max(self.base_s, _BEYOND_S))
         return max(rng.uniform(ceiling / 10, ceiling), min(max(asked_s, 0.0), 60.0))

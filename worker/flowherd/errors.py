@@ -19,10 +19,11 @@ FlowherdError
 │   ├── EngineUnavailable      temporary: refused, reset, timed out, 5xx, 429
 │   │   ├── EngineDisconnected    the connection ended before the reply began
 │   │   ├── CallTooSlow           the deadline passed while bytes still moved
-│   │   ├── ForeignReply          a 4xx that is not from the engine
+│   │   ├── ForeignReply          a reply that is not in the engine's words
+│   │   ├── NotAcknowledged       the engine answers that it has not taken an outcome or a heartbeat
 │   │   └── ReplyTooLarge         the reply was not read to its end
 │   ├── EngineUnauthorized     a 401 even with a new token
-│   └── EngineMisconfigured    permanent: redirect, 403, 404 without envelope, 405
+│   └── EngineMisconfigured    the TLS handshake fails, or the engine refuses to be polled
 └── LedgerFull                 no free record in this segment
 
 LeaseLost is no FlowherdError but a CancelledError: a handler that catches `Exception` must not swallow it.
@@ -174,19 +175,25 @@ class CallTooSlow(EngineUnavailable):
 
 
 class ForeignReply(EngineUnavailable):
-    """A 4xx that is not in the engine's format, so from a proxy and no verdict (faults.md N7).
+    """The reply is not in the engine's words, so from something in between: an outage, no verdict (faults.md N7).
 
     Args:
         reason: one line without secrets.
-        status: the status of the reply.
+        is_too_large: True for a 413, which speaks of the body of this call alone.
 
     """
 
     is_of_the_call = True
 
-    def __init__(self, reason: str, status: int) -> None:
+    def __init__(self, reason: str, *, is_too_large: bool = False) -> None:
         super().__init__(reason, in_doubt=True)
-        self.status = status
+        self.is_too_large = is_too_large
+
+
+class NotAcknowledged(EngineUnavailable):
+    """The engine answers that it has not taken an outcome or a heartbeat: `"acknowledged": false`."""
+
+    is_of_the_call = True
 
 
 class ReplyTooLarge(EngineUnavailable):
@@ -198,7 +205,7 @@ class EngineUnauthorized(EngineError):
 
 
 class EngineMisconfigured(EngineError):
-    """The URL or the server there is wrong: a redirect, 403, 405, or a 404 that is not the engine's."""
+    """The server there is wrong: its TLS certificate is not trusted, or it refuses to be polled."""
 
 
 class LedgerFull(FlowherdError):

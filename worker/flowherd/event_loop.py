@@ -1,18 +1,20 @@
-"""Chooses the event loop, and runs it to the end."""
+"""Chooses the event loop, which stops only when its work has ended, and runs it to the end."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
 import resource
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
 from flowherd.errors import ConfigurationError
+from flowherd.own_tasks import by_whom, watched_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -27,14 +29,38 @@ log = structlog.stdlib.get_logger(__name__)
 def new_loop(kind: Literal["auto", "uvloop", "asyncio"]) -> Callable[[], asyncio.AbstractEventLoop]:
     """Returns a factory of loops; `auto` is uvloop where it is installed."""
     if kind == "asyncio":
-        return asyncio.new_event_loop
+        return _stopping_at_the_end(asyncio.SelectorEventLoop)
     try:
         import uvloop  # noqa: PLC0415 - optional on this platform
     except ImportError:
         if kind == "uvloop":
             raise ConfigurationError("--loop uvloop: uvloop is not installed here; use --loop auto") from None
-        return asyncio.new_event_loop
-    return lambda: _lean(uvloop.new_event_loop())
+        return _stopping_at_the_end(asyncio.SelectorEventLoop)
+    loop_class = _stopping_at_the_end(uvloop.Loop)
+    return lambda: _lean(loop_class())
+
+
+@cache
+def _stopping_at_the_end(kind: type[asyncio.AbstractEventLoop]) -> type[asyncio.AbstractEventLoop]:
+    """Returns a class of loops that ignore `stop` until what they run has ended (faults.md A21)."""
+
+    class Loop(kind):  # type: ignore[misc, valid-type]
+        _work: asyncio.Future[Any] | None = None
+
+        def run_until_complete(self, future: Awaitable[T]) -> T:
+            before, self._work = self._work, (work := asyncio.ensure_future(future, loop=self))
+            try:
+                return super().run_until_complete(work)  # type: ignore[no-any-return]
+            finally:
+                self._work = before
+
+        def stop(self) -> None:
+            if self.is_running() and (self._work is None or self._work.done()):
+                super().stop()
+            else:
+                log.warning("loop_stop_ignored", note="the loop goes on", **by_whom())
+
+    return Loop
 
 
 def _lean(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
@@ -66,9 +92,18 @@ def forget_zeros(holder: object, size: int) -> int:
     return last - first
 
 
-def run_to_the_end(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Runs the loop until `work` has ended, even when a handler's own task calls `sys.exit` (C9)."""
-    task = loop.create_task(work)
+def run_to_the_end(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], give_up: Callable[[], None]
+) -> T:
+    """Runs the loop until `work` has ended, even when a handler's own task calls `sys.exit` (C9).
+
+    Args:
+        loop: the loop.
+        work: what no other code cancels.
+        give_up: called when handlers do not stop to cancel all tasks (A23).
+
+    """
+    task = watched_task(work, loop, give_up)
     while True:
         try:
             return loop.run_until_complete(task)

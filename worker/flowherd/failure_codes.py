@@ -46,6 +46,11 @@ FAILURE_CODES: Mapping[str, FailureCode] = {
         "The return value has no JSON form, or the engine refused it.",
         "The message names the path, such as `$.rows[2].price`.",
     ),
+    "NOT_DELIVERED": FailureCode(
+        "yes",
+        "For ten minutes something else answered in the engine's place, or the engine did not take the output.",
+        "The message has status, URL and words of the answers. Correct what stands before the engine.",
+    ),
     "OUTPUT_TOO_LARGE": FailureCode(
         "no",
         "The output is larger than the engine, or a proxy before it, accepts.",
@@ -61,6 +66,11 @@ FAILURE_CODES: Mapping[str, FailureCode] = {
         "Somebody ran `flowherd ctl cancel`.",
         "None needed.",
     ),
+    "TASK_CANCELLED": FailureCode(
+        "yes",
+        "Code of the app or of a library cancelled the handler's task. It need not be the activity's fault.",
+        "The message names the activity whose code cancelled all tasks. Let code cancel only what it has started.",
+    ),
     "UNKNOWN_ACTIVITY": FailureCode(
         "yes",
         "The app has no activity of that name.",
@@ -74,7 +84,7 @@ FAILURE_CODES: Mapping[str, FailureCode] = {
     "WORKER_CRASHED": FailureCode(
         "yes",
         "The process that ran the activity died. It need not be the activity's fault.",
-        "The message names the cause and the activities that ran beside it.",
+        "The message names the cause, what the activity did then, and the activities that ran beside it.",
     ),
     "POISON": FailureCode(
         "no",

@@ -56,6 +56,15 @@ WORKER_EVENTS: Mapping[str, str] = {
     ),
     "admin_port_quiet": "info: The admin port has room again; `turned_away` clients were dropped.",
     "advice": "info: `flowherd advise` has a new verdict about an activity: `verdict` and `reason`.",
+    "cancel_ignored": (
+        "warning: Code of an activity, of the app or of a library cancelled tasks of flowherd itself, such as by "
+        "`asyncio.all_tasks()`. They go on; handlers that it cancelled too fail as `TASK_CANCELLED`. `name` and "
+        "`at` say which code, as far as it is known. Cancel only tasks that you have started."
+    ),
+    "cancels_do_not_stop": (
+        "error: It happened `count` times in `within_s` seconds. The process ends and is replaced; "
+        "`python -m flowherd` requeues its work and ends. See the `cancel_ignored` lines."
+    ),
     "checkpoint_ignored": (
         "warning: The stored checkpoint could not be read. The activity starts from the beginning."
     ),
@@ -81,6 +90,10 @@ WORKER_EVENTS: Mapping[str, str] = {
     ),
     "engine_unreachable": (
         "warning: The engine does not answer; `reason` says why. Calls resume by themselves."
+    ),
+    "delivery_not_acknowledged": (
+        'warning: The engine answered `"acknowledged": false`. The outcome is kept and sent again for '
+        "`tried_again_for_s`, or until the lease ends."
     ),
     "failure_given_up": "error: The engine accepted a failure in none of `tries` tries. The lease ends instead.",
     "failure_refused_by_engine": "error: The engine refused the report of a failure; `reason` says why.",
@@ -112,12 +125,23 @@ WORKER_EVENTS: Mapping[str, str] = {
         "warning: A handler keeps the event loop busy; `place` is the line. `flowherd advise` says where it"
         " should run."
     ),
+    "loop_stop_ignored": (
+        "warning: Code of an activity, of the app or of a library called `stop` on the event loop. The loop goes on. "
+        "`name` and `at` say which code, as far as it is known."
+    ),
     "outcome_not_taken_yet": (
         "warning: The engine accepts other results, but not this one. It is sent again every few seconds."
     ),
     "outcome_refused_by_a_proxy": (
-        "warning: A proxy answered 4xx in the engine's place. The result is sent again for as long as the "
-        "activity may run."
+        "warning: Something else answered in the engine's place: `reason` has URL, status and words. The "
+        "outcome is sent again for `tried_again_for_s`."
+    ),
+    "outcome_too_large_for_a_proxy": (
+        "warning: A proxy answered 413 in the engine's place. The outcome is sent again for "
+        "`tried_again_for_s`."
+    ),
+    "output_not_delivered": (
+        "error: The engine never took a result, for the reason given. A retryable failure is reported instead."
     ),
     "outcome_undelivered": (
         "error: A stop ran out of time before a result was delivered. The lease ends instead."
@@ -163,8 +187,8 @@ WORKER_EVENTS: Mapping[str, str] = {
     "stranger_refused": "warning: A process of another user tried to use the unix socket.",
     "streams_interrupted": "info: Streamed text cannot be delivered at the moment. Some of it is dropped.",
     "supervisor_gone": "warning: The supervisor was killed. Everything is requeued within 5 s.",
-    "suspect_runs_alone": "warning: A process died while it ran. Now it runs alone in its process; see `POISON`.",
-    "suspect_runs_in_isolate": "warning: A process died while it ran. Now it runs in an isolate; see `POISON`.",
+    "suspect_runs_alone": "warning: It may have ended a process. Now it runs alone in its process; see `POISON`.",
+    "suspect_runs_in_isolate": "warning: It may have ended a process. Now it runs in an isolate; see `POISON`.",
     "task_tried_to_exit": "error: A task of a handler raised SystemExit. The process goes on.",
     "telemetry_delivered": "info: The collector accepts spans again.",
     "telemetry_not_started": "warning: Spans are off; `reason` says why.",

@@ -21,6 +21,11 @@ def may_be_out_of_memory(status: int) -> bool:
     return status & 0x7F == signal.SIGKILL and not status & (NOT_OUT_OF_MEMORY | OURS)
 
 
+def is_from_outside(status: int) -> bool:
+    """True for a SIGKILL that was neither the supervisor's nor counted as the kernel's for lack of memory."""
+    return status & 0x7F == signal.SIGKILL and not status & (OUT_OF_MEMORY | OURS)
+
+
 def describe_status(status: int, killed_for: str = "") -> str:
     """Describes a wait status in words, such as `was killed by SIGKILL (out of memory)`.
 

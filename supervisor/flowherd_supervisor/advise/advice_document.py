@@ -44,7 +44,9 @@ class Adviser:
 
         """
         work = self._ledger.work()
-        advice = judged(work, self._hosted())
+        moved = supervisor.moved if supervisor else {}
+        hosted = self._hosted() - {(name, Where.LOOP) for name in moved}
+        advice = judged(work, hosted)
         load = host_load(
             work,
             advice,
@@ -52,7 +54,8 @@ class Adviser:
             slots=supervisor.total_slots if supervisor else 0,
             cpus=self._cpus,
         )
-        return {"activities": [_activity(found) for found in advice], "host": _host(load, supervisor)}
+        rows = [{**_activity(found), "moved": found.measured.name in moved} for found in advice]
+        return {"activities": rows, "host": _host(load, supervisor)}
 
     def _hosted(self) -> set[tuple[str, Where]]:
         """Returns the activities of the live processes with their places; without any, those of the newest process."""

@@ -92,6 +92,8 @@ def _advice(row: Mapping[str, Any]) -> str:
 
 
 def _reason(row: Mapping[str, Any]) -> str:
+    if row["moved"]:
+        return 'moved: it blocked the event loop; say offload = "process" to have it there from the start'
     if row["verdict"] == "unknown":
         return str(row["reason"])
     return f"{_advice(row)}: {row['reason']}{_gain(row)}"

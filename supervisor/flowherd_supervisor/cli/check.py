@@ -24,11 +24,11 @@ from flowherd.execution.load_app import choose_worker_type, load_app
 from flowherd.exit_codes import Exit
 from flowherd.ledger import Ledger
 from flowherd.logs import visible
-from flowherd.process.user_frames import where_main_stands
 from flowherd.settings.sizes_and_warnings import cautions
 from flowherd.settings.sources import Loaded, flag_of
 from flowherd.telemetry.destination import destination_of
 from flowherd.transport.transport import new_client
+from flowherd.user_code import where_main_stands
 from flowherd_supervisor.processes.cpus import usable_cpus
 from flowherd_supervisor.shell.plan_from_settings import plan_of
 

@@ -78,6 +78,18 @@ def cancel(
 
 
 @ctl_app.command
+def keep(
+    name: Annotated[str, Parameter(name="NAME", help="an activity, as in status")],
+    /,
+    *,
+    admin: AdminFlag = None,
+    pid: PidFlag = None,
+) -> int:
+    """Bring an activity back to the event loop that was moved to isolates, and keep it there until a reload."""
+    return _order("keep", admin, pid, activity=name)
+
+
+@ctl_app.command
 def drain(
     *,
     wait: Annotated[

@@ -19,7 +19,7 @@ from flowherd.exit_codes import Exit
 from flowherd.logs import visible
 from flowherd_supervisor.cli.ask_local_hosts import origin
 from flowherd_supervisor.cli.explain_next import NOTHING, Explained, explained_here, next_of
-from flowherd_supervisor.cli.status_tables import failure_text
+from flowherd_supervisor.cli.status_tables import failure_text, moved_lines
 from flowherd_supervisor.print_text import print_text
 from flowherd_supervisor.testkit.workflow_client import ENDED, NotFound, Workflow, WorkflowClient
 
@@ -201,8 +201,15 @@ def _document(
             {"pid": host.pid, **msgspec.structs.asdict(one)} for host in hosts for one in host.present
         ],
         "left_out": sum(host.left_out for host in hosts),
+        "moved": _moved(events, hosts),
         "next": next_of(workflow, hosts, own, time.time()),
     }
+
+
+def _moved(events: Sequence[Mapping[str, Any]], hosts: Sequence[Explained]) -> list[dict[str, Any]]:
+    """Returns what hosts have moved to isolates of the activities that the events name."""
+    names = {event["name"] for event in events} | {one.name for host in hosts for one in host.present}
+    return [{"pid": host.pid, **one} for host in hosts for one in host.moved if one["activity"] in names]
 
 
 def _only(
@@ -271,6 +278,8 @@ def render(document: Mapping[str, Any]) -> list[Text | Table]:
     parts: list[Text | Table] = [Text("\n".join(map(visible, lines)))]
     if document["events"]:
         parts.append(_table(document["events"]))
+    if notes := moved_lines(document):
+        parts.append(Text("\n".join(notes)))
     prefix = "" if document["next"].startswith(NOTHING) else "Next: "
     parts.append(Text(visible(f"{prefix}{document['next']}"), style="bold"))
     return parts

@@ -44,12 +44,13 @@ class Present(msgspec.Struct, frozen=True):
 
 
 class Explained(Served, frozen=True):
-    """The reply of a host's `/api/explain`; `standstills` lists its processes that make no progress."""
+    """The reply of a host's `/api/explain`; `standstills`: its processes that make no progress."""
 
     workflow_id: str
     events: list[dict[str, Any]]
     present: list[Present]
     left_out: int = 0
+    moved: tuple[dict[str, Any], ...] = ()
     standstills: tuple[dict[str, Any], ...] = ()
 
     @property

@@ -41,6 +41,7 @@ _EXAMPLES = {  # for keys without a default
     "max_tasks_per_child": 1000,
     "max_memory_per_child": 500,
     "preload": True,
+    "offload_blockers": "auto",
     "log_activities": True,
     "log_format": "json",
 }

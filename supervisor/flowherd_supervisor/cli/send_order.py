@@ -48,8 +48,9 @@ def order(where: Where, name: str, **body: Any) -> int:
 
     Args:
         where: the supervisor.
-        name: `scale`, `reload`, `quiet`, `resume`, `drain`, `stacks` or `cancel`.
-        body: arguments of the order: `processes` for `scale`, `activity_id` and `requeue` for `cancel`.
+        name: `scale`, `reload`, `quiet`, `resume`, `drain`, `stacks`, `cancel` or `keep`.
+        body: arguments of the order: `processes` for `scale`, `activity_id` and `requeue` for `cancel`, `activity`
+            for `keep`.
 
     Raises:
         ConfigurationError: there is no such supervisor, or the address is TCP, which takes no orders.

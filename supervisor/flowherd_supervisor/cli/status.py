@@ -20,6 +20,7 @@ from flowherd_supervisor.cli.status_tables import (
     figure,
     finishing_line,
     lately_line,
+    moved_lines,
     now_lines,
     standstill_lines,
 )
@@ -92,6 +93,7 @@ def headline(document: Mapping[str, Any]) -> list[str]:
         + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in document["totals"].items()),
         *lately_line(document),
         *standstill_lines(document.get("children", ())),
+        *moved_lines(document),
     ]
 
 

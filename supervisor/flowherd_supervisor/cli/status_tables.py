@@ -92,6 +92,8 @@ def lately_line(document: Mapping[str, Any]) -> list[str]:
 
 
 def _advice(row: Mapping[str, Any]) -> str:
+    if row.get("moved"):
+        return "moved"
     if row["verdict"] in {None, "unknown"}:
         return "-"
     return f"{row['runs']}→{row['verdict']}" if row["change"] else str(row["verdict"])
@@ -120,6 +122,18 @@ def now_lines(document: Mapping[str, Any], most: int) -> list[str]:
     there_are = sum(row["running"] + row["waiting"] for row in document.get("by_activity", ()))
     if rows and (more := max(there_are, len(rows)) - min(len(rows), most)) > 0:
         lines.append(f"             and {more} more")
+    return [visible(line) for line in lines]
+
+
+def moved_lines(document: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each activity that was moved to isolates, and one for those that an order keeps."""
+    lines = [
+        f"{one['activity']} was moved to isolates: it blocked the event loop for {duration(one['blocked_s'])}"
+        + (f", at {one['place']}" if one["place"] else "")
+        for one in document.get("moved", ())
+    ]
+    if kept := document.get("kept"):
+        lines.append(f"kept on the event loop until a reload: {', '.join(kept)}")
     return [visible(line) for line in lines]
 
 

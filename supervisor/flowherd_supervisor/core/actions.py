@@ -71,6 +71,16 @@ class SwitchPolling:
 
 
 @dataclass(frozen=True, slots=True)
+class TellMoved:
+    """Tell the worker which activities run in isolates, with their share of a CPU, and which stay on the loop."""
+
+    index: int
+    incarnation: int
+    moved: Mapping[str, float]
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FinishKeeper:
     """Let the keeper settle what is left within `within_s` seconds and exit."""
 
@@ -161,6 +171,6 @@ class Note:
     report: str = ""
 
 
-ToChild = SetSlots | Drain | Release | SwitchPolling | FinishKeeper | Kill | Abort
+ToChild = SetSlots | Drain | Release | SwitchPolling | TellMoved | FinishKeeper | Kill | Abort
 AboutIsolate = SpawnIsolate | KillIsolate | TellIsolateStarted | TellIsolateEnded
 Action = Spawn | ToChild | AboutIsolate | DumpStacks | Exit | Note

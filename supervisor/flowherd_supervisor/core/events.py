@@ -175,6 +175,36 @@ class IsolateExited:
 
 
 @dataclass(frozen=True, slots=True)
+class LoopBlocked:
+    """A run of an activity occupies a worker's loop, or has done so when `is_over`; see `messages.LoopBlocked`."""
+
+    index: int
+    incarnation: int
+    name: str
+    place: str
+    seconds: float
+    cpu_share: float
+    is_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MoveFailed:
+    """A worker can get no isolate for a moved activity."""
+
+    index: int
+    incarnation: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRequested:
+    """`keep` over the admin socket: an activity stays on the loop."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class CredentialsRefused:
     """The token endpoint answered 401 for the whole grace and has never granted a token."""
 
@@ -250,10 +280,10 @@ class TimePassed:
 
 Found = SlotsSeen | LimitOverdue | SegmentDamaged | KeeperLate | WorkerUsedUp
 ChildEvent = ChildForked | SpawnFailed | ChildReady | BootFailed | ChildStopped | ChildExited | Found
-HostEvent = (
-    Started | CredentialsRefused | WorkedOff | DrainOrdered | StopRequested | PollingSwitched | TimePassed
-)
+StopEvent = StopRequested | DrainOrdered | WorkedOff | CredentialsRefused
+HostEvent = Started | StopEvent | PollingSwitched | TimePassed
 Request = ReloadRequested | ReloadRefused | ScaleRequested | StacksRequested
 IsolateWish = IsolateNeeded | IsolateKillWanted
+BlockerEvent = LoopBlocked | MoveFailed | KeepRequested
 IsolateEvent = IsolateWish | IsolateForked | IsolateNotForked | IsolateExited
-Event = ChildEvent | HostEvent | Request | IsolateEvent
+Event = ChildEvent | HostEvent | Request | IsolateEvent | BlockerEvent

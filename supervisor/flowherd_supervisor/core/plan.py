@@ -34,6 +34,8 @@ class Plan:
         max_memory_mb_per_child: growth in MB after which a worker is replaced, None for never.
         most_processes: the most processes that the ledger has room for.
         burst_idle_s: time without work after which the host drains and ends by itself, None for never.
+        offload: True if what blocks the loop is moved to isolates, False if nothing is; None if it is with two
+            processes or more, since nobody may rely on shared memory there.
         preload: rule for forking workers from a zygote that has imported the app.
 
     """
@@ -47,6 +49,7 @@ class Plan:
     max_memory_mb_per_child: int | None = None
     most_processes: int = ROOM_AT_LEAST
     burst_idle_s: float | None = None
+    offload: bool | None = None
     preload: Preload = Preload.NEVER
     threads: int | None = None
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
@@ -59,6 +62,11 @@ class Plan:
     def workers(self) -> int:
         """The number of workers, processes or threads; users call both processes."""
         return self.threads or self.processes
+
+    @property
+    def moves_blockers(self) -> bool:
+        """True if what blocks the loop is moved to isolates."""
+        return self.processes > 1 if self.offload is None else self.offload
 
     def scaled(self, workers: int) -> Plan:
         """Returns the same plan with another number of workers."""

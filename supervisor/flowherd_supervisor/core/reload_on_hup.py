@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flowherd_supervisor.core import events, rolling_replacement, startup, stops
+from flowherd_supervisor.core import blockers, events, rolling_replacement, startup, stops
 from flowherd_supervisor.core.actions import Level
 from flowherd_supervisor.core.events import ZYGOTE
 from flowherd_supervisor.core.plan import Preload
@@ -36,6 +36,7 @@ def _begin(transition: Transition, plan: Plan) -> None:
     plan = rolling_replacement.with_scale_kept(transition, plan)
     transition.note("reloading", processes=plan.workers, concurrency=plan.concurrency)
     transition.state = replace(transition.state, zygotes=replace(transition.state.zygotes, reloading=True))
+    blockers.forget(transition)
     rolling_replacement.resize(transition, plan)
     if plan.preload is Preload.NEVER:
         transition.state = replace(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flowherd.exit_codes import Exit as Code
-from flowherd_supervisor.core import events, rolling_replacement, stops
+from flowherd_supervisor.core import blockers, events, rolling_replacement, stops
 from flowherd_supervisor.core.actions import Kill, Level, SwitchPolling
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.state import Mode, Phase, ProcessState
@@ -69,6 +69,7 @@ def ready(transition: Transition, process: ProcessState, event: events.ChildRead
     )
     if process.number == KEEPER:
         return
+    blockers.ready(transition, process)
     on = transition.state.polling
     transition.actions.append(SwitchPolling(process.number, process.incarnation, on=on))
     rolling_replacement.succeeded(transition, process)

@@ -175,6 +175,30 @@ class Isolate:
         return self.phase in {Phase.STARTING, Phase.DYING} and self.pid is None
 
 
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """An activity that occupies its loop, as far as workers have reported.
+
+    Attributes:
+        runs: that occupied a loop.
+        blocks: index and incarnation of the processes that it blocks now.
+        longest_s: the longest time in one step.
+        place: where that was, `file:line`.
+        cpu_share: the largest share of a CPU that it took meanwhile.
+        is_moved: True if it runs in isolates.
+        is_announced: True once the log says so.
+
+    """
+
+    runs: int = 0
+    blocks: frozenset[tuple[int, int]] = frozenset()
+    longest_s: float = 0.0
+    place: str = ""
+    cpu_share: float = 0.0
+    is_moved: bool = False
+    is_announced: bool = False
+
+
 class Mode(Enum):
     """The supervisor's state as a whole."""
 
@@ -192,7 +216,9 @@ class State:
     `deadline` is when the current mode times out, infinity once it has; `stops` counts stop requests. `retiring` are
     processes that have a successor or whose index is no longer wanted; `rolling` are the indexes that a reload has yet
     to replace. `incarnations` has the newest of each index, also of one that is gone, so that no pair repeats. `causes`
-    counts replacements by index and cause and never decreases. `configured` is the number of workers in the settings.
+    counts replacements by index and cause and never decreases. `blockers` is what is known of activities that block
+    their loop, `kept` are those that stay there by order, `moves` counts moves and never decreases. `configured` is the
+    number of workers in the settings.
     """
 
     plan: Plan
@@ -212,6 +238,9 @@ class State:
     causes: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     zygotes: Zygotes = field(default_factory=lambda: Zygotes(wanted=False))
     isolates: tuple[Isolate, ...] = ()
+    blockers: Mapping[str, Blocker] = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
+    moves: Mapping[str, int] = field(default_factory=dict)
     configured: int = 0
 
     @property

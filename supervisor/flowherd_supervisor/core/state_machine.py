@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from flowherd.exit_codes import Exit as Code
 from flowherd_supervisor.core import (
+    blockers,
     events,
     exits_and_restarts,
     isolates,
@@ -57,14 +58,12 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
         case events.Started():
             transition.spawn(state.keeper)
             transition.spawn(ProcessState(ZYGOTE) if state.zygotes.wanted else state.processes[0])
-        case events.StopRequested() | events.DrainOrdered():
+        case (
+            events.StopRequested() | events.DrainOrdered() | events.WorkedOff() | events.CredentialsRefused()
+        ):
             stops.heard(transition, event)
         case events.PollingSwitched(on):
             _switch_polling(transition, on=on)
-        case events.WorkedOff(idle_s):
-            _worked_off(transition, idle_s)
-        case events.CredentialsRefused(detail):
-            _credentials_refused(transition, detail)
         case events.TimePassed():
             _time_passed(transition)
         case events.ReloadRequested() | events.ReloadRefused():
@@ -81,9 +80,12 @@ def decide(state: State, event: Event, now: float, rng: Rng) -> tuple[State, Seq
             | events.IsolateExited()
         ):
             isolates.heard(transition, event)
+        case events.LoopBlocked() | events.MoveFailed() | events.KeepRequested():
+            blockers.heard(transition, event)
         case _:
             _about_a_child(transition, state.find(event.index, event.incarnation), event)
     isolates.go_on(transition)
+    blockers.go_on(transition)
     rolling_replacement.follow_plan(transition)
     slot_shares.rebalance(transition)
     stops.finish_if_empty(transition)
@@ -118,19 +120,6 @@ def _about_a_child(transition: Transition, process: ProcessState | None, event: 
             exits_and_restarts.keeper_late(transition, process, late_s)
         case events.WorkerUsedUp(reason=reason):
             rolling_replacement.recycle(transition, process, reason)
-
-
-def _credentials_refused(transition: Transition, detail: str) -> None:
-    """Begins a drain at the first report; the keeper repeats it."""
-    if transition.state.mode is Mode.SERVING:
-        transition.note("credentials_refused", Level.ERROR, reason=detail)
-        stops.begin_drain(transition, Code.CREDENTIALS_REFUSED)
-
-
-def _worked_off(transition: Transition, idle_s: float) -> None:
-    if transition.state.mode is Mode.SERVING:
-        transition.note("worked_off", idle_s=idle_s)
-        stops.begin_drain(transition, Code.CLEAN)
 
 
 def _switch_polling(transition: Transition, *, on: bool) -> None:

@@ -26,12 +26,23 @@ _TIME_IS_UP, _NOT_SETTLED = "the time to stop is up", "it could not settle in ti
 _NOT_NEEDED = "it is not needed any more"
 
 
-def heard(transition: Transition, event: events.StopRequested | events.DrainOrdered) -> None:
-    """Handles a signal to stop, and an order to drain, which counts as one unless there was one."""
-    if isinstance(event, events.StopRequested):
-        _stop_requested(transition, event.times)
-    elif transition.state.stops == 0:
-        _stop_requested(transition, 1)
+def heard(transition: Transition, event: events.StopEvent) -> None:
+    """Handles what stops the host; an order to drain counts as a signal unless there was one."""
+    match event:
+        case events.StopRequested(times):
+            _stop_requested(transition, times)
+        case events.DrainOrdered() if transition.state.stops == 0:
+            _stop_requested(transition, 1)
+        case events.WorkedOff(idle_s) if transition.state.mode is Mode.SERVING:
+            transition.note("worked_off", idle_s=idle_s)
+            begin_drain(transition, Code.CLEAN)
+        case events.CredentialsRefused(detail) if (
+            transition.state.mode is Mode.SERVING
+        ):  # the keeper repeats it
+            transition.note("credentials_refused", Level.ERROR, reason=detail)
+            begin_drain(transition, Code.CREDENTIALS_REFUSED)
+        case _:
+            return
 
 
 def _stop_requested(transition: Transition, times: int) -> None:

@@ -10,7 +10,7 @@ from flowherd.ledger.histogram import quantile_s
 from flowherd.ledger.host_permits import waits_for_permit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from flowherd.ledger import Record, Segment
 
@@ -18,7 +18,9 @@ WAITS_S = 1.0  # shorter waits are not shown
 MOST_SHOWN = 8  # the oldest activities of one process
 
 
-def by_activity(ledger: Ledger, advice: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def by_activity(
+    ledger: Ledger, advice: Iterable[Mapping[str, Any]], moved: Container[str] = ()
+) -> list[dict[str, Any]]:
     """Returns a row for each activity of the app, and one for all others if there were any.
 
     `ran` counts ended handlers. Durations are upper bounds, None without any or beyond 16 s.
@@ -26,6 +28,7 @@ def by_activity(ledger: Ledger, advice: Iterable[Mapping[str, Any]]) -> list[dic
     Args:
         ledger: the ledger, which is only read.
         advice: the rows of `flowherd advise`.
+        moved: the activities that run in isolates because they block the event loop.
 
     """
     counts = ledger.unmoved(ledger.activity_counts)
@@ -51,6 +54,7 @@ def by_activity(ledger: Ledger, advice: Iterable[Mapping[str, Any]]) -> list[dic
             "cpu_share": _advised(advised, name, "cpu_share"),
             "runs": _advised(advised, name, "runs"),
             "verdict": _advised(advised, name, "verdict"),
+            "moved": name in moved,
             "change": bool(_advised(advised, name, "change")),
         }
         for name, numbers in sorted(counts.items(), key=lambda item: (item[0] == OTHER, item[0]))

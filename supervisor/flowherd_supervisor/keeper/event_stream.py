@@ -177,6 +177,7 @@ class Streams:
             self._watchers -= 1
             leave()
             gone.cancel()
+            await asyncio.wait({gone})
 
     async def _stream(self, seen: int, news: asyncio.Event, gone: asyncio.Task[None], send: Send) -> None:
         loop = asyncio.get_running_loop()

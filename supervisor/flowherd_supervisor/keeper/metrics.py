@@ -90,6 +90,7 @@ class HostMetrics(Collector):
         yield from _of_each(rows)
         yield from self._by_name()
         yield from self._restarts(rows)
+        yield self._moves()
         yield from self._host()
 
     def page(self) -> bytes:
@@ -141,6 +142,17 @@ class HostMetrics(Collector):
             for cause, count in sorted((told.causes.get(row.process, {}) if told else {}).items()):
                 family.add_metric([str(row.process), cause], count)
         yield family
+
+    def _moves(self) -> Metric:
+        told = self._board.supervisor
+        family = CounterMetricFamily(
+            "flowherd_activities_moved",
+            "Moves of an activity to isolates because it blocked the event loop.",
+            labels=[_NAME],
+        )
+        for name, count in sorted((told.moves if told else {}).items()):
+            family.add_metric([name], count)
+        return family
 
     def _host(self) -> Iterator[Metric]:
         ledger, board, told = self._ledger, self._board, self._board.supervisor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs
@@ -19,7 +20,7 @@ from flowherd_supervisor.keeper.event_stream import BlockWatch, Streams
 from flowherd_supervisor.keeper.metrics import CONTENT_TYPE, HostMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from flowherd.ledger import Ledger
     from flowherd.link.messages import Message, SupervisorState
@@ -46,7 +47,7 @@ PAGES = frozenset(
     }
 )  # fmt: skip
 _API = "/api/"
-ORDERS = frozenset({"scale", "reload", "quiet", "resume", "drain", "stacks", "cancel"})
+ORDERS = frozenset({"scale", "reload", "quiet", "resume", "drain", "stacks", "cancel", "keep"})
 MAX_BODY = 1024
 _FULL = "the supervisor reads no orders now: try again in a moment"
 _ALREADY = {"quiet": False, "resume": True}  # value of `polling` at which the order changes nothing
@@ -195,7 +196,8 @@ class Routes:
             return Reply.json(413, {"error": f"an order has at most {MAX_BODY} bytes"})
         if order == "cancel":
             return await self._cancelled(body)
-        answer = consider(order, body, self._board.supervisor)
+        names = self._board.serves.takes if self._board.serves else {}
+        answer = consider(order, body, self._board.supervisor, names)
         if answer.order is not None:
             try:
                 self._ask(answer.order)
@@ -259,19 +261,24 @@ class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
     requeue: bool = False
 
 
+class _Keep(msgspec.Struct, forbid_unknown_fields=True):
+    activity: str
+
+
 class _Scale(msgspec.Struct, forbid_unknown_fields=True):
     processes: int
 
 
-def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
+def consider(order: str, body: bytes, told: SupervisorState | None, names: Collection[str] = ()) -> Answer:
     """Checks an order against the supervisor's last state and answers it; the supervisor checks it again.
 
     The state may be older than orders under way, so an order that seems to change nothing is passed on too.
 
     Args:
         order: one of `ORDERS`.
-        body: JSON; `{"processes": N}` for `scale`, nothing for the others.
+        body: JSON; `{"processes": N}` for `scale`, `{"activity": NAME}` for `keep`, nothing for the others.
         told: the supervisor's last state.
+        names: the app's activities.
 
     """
     if told is None:
@@ -280,8 +287,8 @@ def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
         return Answer(202, "every process writes what it is doing to the log", Asked(order))
     if told.state != "running":
         return Answer(200 if order == "drain" else 409, f"the host is {told.state} already")
-    if order == "scale":
-        return _scale(body, told)
+    if order in {"scale", "keep"}:
+        return _scale(body, told) if order == "scale" else _keep(body, told, names)
     if order in _ALREADY and told.polling is _ALREADY[order]:
         text = "polling is on already" if told.polling else "polling is paused already"
         return Answer(200, text, Asked(order))  # an earlier order may be under way
@@ -292,6 +299,27 @@ def consider(order: str, body: bytes, told: SupervisorState | None) -> Answer:
         else ""
     )
     return Answer(202, _ACCEPTED[order] + scaled, Asked(order))
+
+
+def _keep(body: bytes, told: SupervisorState, names: Collection[str]) -> Answer:
+    try:
+        name = msgspec.json.decode(body, type=_Keep).activity
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Answer(422, f'expected a body such as {{"activity": "resize"}}: {error}')
+    if name not in names:
+        close = get_close_matches(name, names, 1)
+        known = (
+            f"did you mean {close[0]!r}?"
+            if close
+            else f"the app has {', '.join(sorted(names)) or 'none yet'}"
+        )
+        return Answer(422, f"there is no activity {name!r}: {known}")
+    if name in told.kept:
+        return Answer(
+            200, f"{name} is kept on the event loop already, until a reload", Asked("keep", activity=name)
+        )
+    back = "moves back to the event loop and stays there" if name in told.moved else "stays on the event loop"
+    return Answer(202, f"{name} {back} until a reload", Asked("keep", activity=name))
 
 
 def _scale(body: bytes, told: SupervisorState) -> Answer:

@@ -103,7 +103,8 @@ class StatusBoard:
             "restarts": sum(told.restarts.values()) if told else 0,
             "totals": self._ledger.unmoved(self._totals),
             "children": children,
-            "by_activity": by_activity(self._ledger, advice["activities"]),
+            "by_activity": by_activity(self._ledger, advice["activities"], told.moved if told else ()),
+            **self._moved(),
             "lately": self.history.lately(),
             "failures_so_far": self.history.failures_so_far,
             "advice": summary(advice),
@@ -123,12 +124,22 @@ class StatusBoard:
             "free_slots": free,
             "polled_s_ago": round(now - polled_at, 1) if polled_at else None,
             "activities": self.serves.takes if self.serves else {},
+            **self._moved(),
             "standstills": [
                 {"process": segment.get(Cell.PROCESS), **found}
                 for segment in live
                 if (found := standstill(segment, now))
             ],
         }
+
+    def _moved(self) -> dict[str, Any]:
+        """Returns the activities that were moved to isolates, and those that an order keeps on the loop."""
+        told = self.supervisor
+        moved = [
+            {"activity": name, "place": one.place, "blocked_s": round(one.blocked_s, 3)}
+            for name, one in sorted((told.moved if told else {}).items())
+        ]
+        return {"moved": moved, "kept": list(told.kept) if told else []}
 
     def advice(self) -> dict[str, Any]:
         """Returns the document of `flowherd advise --json`."""

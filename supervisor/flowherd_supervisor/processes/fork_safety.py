@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowherd.process.user_frames import threads
+from flowherd.user_code import threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from flowherd.process.user_frames import innermost
+from flowherd.user_code import innermost
 
 ROOM = 3_000  # characters
 _FRAMES = 20  # innermost frames of a thread

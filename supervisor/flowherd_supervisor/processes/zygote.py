@@ -19,17 +19,9 @@ import structlog
 
 from flowherd import logs
 from flowherd.exit_codes import Exit
+from flowherd.link.bounded_messages import ready, serves
 from flowherd.link.link import Link, LinkClosed
-from flowherd.link.messages import (
-    BootFailed,
-    DumpStacks,
-    Fork,
-    Forked,
-    ForkFailed,
-    decode_downward,
-    ready,
-    serves,
-)
+from flowherd.link.messages import BootFailed, DumpStacks, Fork, Forked, ForkFailed, decode_downward
 from flowherd.process import worker_process
 from flowherd.process.log_stacks import dump_threads
 from flowherd.process.rehearsal import LIVES, rehearse, warm_up

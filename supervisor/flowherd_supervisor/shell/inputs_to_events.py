@@ -82,6 +82,12 @@ def fact_of(handle: Handle, message: messages.Message) -> Event | signal.Signals
             fact = events.ChildStopped(*names, released, undelivered)
         case messages.CredentialsRefused(detail):
             fact = events.CredentialsRefused(detail)
+        case messages.LoopBlocked(name, place, seconds, cpu_share, is_over):
+            fact = events.LoopBlocked(*names, name, place, seconds, cpu_share, is_over)
+        case messages.MoveFailed(name, reason):
+            fact = events.MoveFailed(*names, name, reason)
+        case messages.Asked("keep", activity=name) if handle.index == KEEPER:
+            fact = events.KeepRequested(name)
         case messages.Asked("scale", processes) if handle.index == KEEPER:
             fact = events.ScaleRequested(processes)
         case messages.Asked("drain") if handle.index == KEEPER:

@@ -27,5 +27,6 @@ def plan_of(settings: Settings) -> Plan:
         max_tasks_per_child=settings.max_tasks_per_child,
         max_memory_mb_per_child=settings.max_memory_per_child,
         restarts=RestartPolicy(settings.max_restarts, settings.restart_window),
+        offload=None if settings.offload_blockers is None else settings.offload_blockers == "auto",
         preload={None: Preload.IF_SAFE, True: Preload.ALWAYS, False: Preload.NEVER}[settings.preload],
     )

@@ -12,7 +12,7 @@ import structlog
 
 from flowherd.counted import counted
 from flowherd.ledger import Cell, Claim, Clock, Life
-from flowherd.link import messages
+from flowherd.link import bounded_messages, messages
 from flowherd.link.link import LinkClosed
 from flowherd_supervisor.core.events import KEEPER
 from flowherd_supervisor.core.health import Polling, is_well
@@ -84,7 +84,7 @@ class Notifier:
 
     def pass_on(self, state: State, note: Note) -> None:
         """Forwards a note to the keeper for its event stream; a keeper that starts later gets the newest notes."""
-        noted = messages.noted(time.time(), note.level.value, note.event, readable(note.fields))
+        noted = bounded_messages.noted(time.time(), note.level.value, note.event, readable(note.fields))
         self._noted.append(noted)
         self._send_keeper(state, noted)
 
@@ -109,6 +109,13 @@ class Notifier:
             most=state.plan.most,
             configured=state.configured,
             threads=state.plan.threads is not None,
+            moved={
+                name: messages.Move(one.place, one.longest_s)
+                for name, one in state.blockers.items()
+                if one.is_moved
+            },
+            kept=tuple(sorted(state.kept)),
+            moves=dict(state.moves),
         )
         if self._missed_by_keeper:
             self._missed_by_keeper = False

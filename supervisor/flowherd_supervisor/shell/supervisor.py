@@ -306,6 +306,8 @@ class Supervisor:
                 self._send(handle, messages.Release(within_s))
             case actions.SwitchPolling(on=on):
                 self._send(handle, messages.Resume() if on else messages.Quiet())
+            case actions.TellMoved(moved=moved, kept=kept):
+                self._send(handle, messages.SetMoved(dict(moved), kept))
             case actions.FinishKeeper(within_s=within_s):
                 self._send(handle, messages.Finish(within_s))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,13 +48,55 @@ async def neighbour(ctx: ActivityContext, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-@registry.activity
-async def kill(ctx: ActivityContext, neighbours: int) -> None:
-    """Kills its process whenever it runs, once the given number of neighbours run in it."""
+async def beside(ctx: ActivityContext, neighbours: int) -> None:
+    """Waits until the given number of neighbours has begun once."""
     while len(set(begun())) < neighbours:  # noqa: ASYNC110 - other attempts write to a file
         await asyncio.sleep(0.05)
     note("start", ctx)
+
+
+@registry.activity
+async def kill(ctx: ActivityContext, neighbours: int) -> None:
+    """Kills its process whenever it runs, once the given number of neighbours run in it."""
+    await beside(ctx, neighbours)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@registry.activity
+async def leave_a_task_that_kills(ctx: ActivityContext, neighbours: int) -> None:
+    """Waits, while a task of its own kills the process."""
+    await beside(ctx, neighbours)
+
+    async def kill_soon() -> None:
+        await asyncio.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    task = asyncio.create_task(kill_soon())
+    await asyncio.Event().wait()
+    await task
+
+
+@registry.activity
+async def leave_a_thread_that_crashes(ctx: ActivityContext, neighbours: int) -> None:
+    """Waits, while C code crashes in a thread of its own."""
+    await beside(ctx, neighbours)
+    threading.Timer(0.05, ctypes.string_at, [0]).start()
+    await asyncio.Event().wait()
+
+
+@registry.activity
+async def sleep(ctx: ActivityContext, seconds: float) -> None:
+    """Waits, and notes where."""
+    with noted_apart(ctx):
+        await asyncio.sleep(seconds)
+
+
+@registry.activity(offload="process")
+async def sleep_apart(ctx: ActivityContext, seconds: float) -> None:
+    """Waits in an isolate by itself in its first attempt, and then completes."""
+    is_first = ctx.activity_id not in begun()
+    note("start", ctx)
+    await asyncio.sleep(seconds if is_first else 0.0)
 
 
 @registry.activity(offload="process")

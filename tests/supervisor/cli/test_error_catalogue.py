@@ -52,7 +52,7 @@ SLIPS = [
     Slip("status --pid abc", "--pid", "flowherd status --help"),
     # settings
     run("-p 0", "--processes", "at least 1"),
-    run("-p many", "--processes", "should be a whole number, or auto (worker processes; auto = usable CPUs"),
+    run("-p many", "--processes", "should be a whole number, or auto (worker processes, at most 256; auto"),
     run("-p 4 -c 2", "--concurrency 2", "Use --concurrency 4 or more, or --processes 2 or fewer"),
     run("--poll-max 101", "--poll-max", "1 to 100"),
     run("--default-lease 0", "--default-lease", "more than 0"),

@@ -115,7 +115,7 @@ def test_each_activity_has_a_row_with_all_that_is_known_of_it() -> None:
     assert resize == {
         "activity": "resize", "running": 2, "waiting": 1, "completed": 2, "failed": 2, "lost": 1,
         "ran": 20, "run_ms_p50": 4.0, "run_ms_p95": 128.0, "cpu_share": 0.9, "runs": "async", "verdict": "process",
-        "change": True,
+        "moved": False, "change": True,
     }  # fmt: skip
     assert (crop["activity"], crop["waiting"], crop["run_ms_p50"], crop["verdict"]) == ("crop", 1, None, None)
     work.counts.ended(work.entry_of("unknown"), Ended.FAILED)

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from flowherd.errors import EngineError, EngineMisconfigured, EngineUnauthorized, EngineUnavailable
 from flowherd.leases.heartbeat_contact import Trouble
-from flowherd.link.messages import encode, noted
+from flowherd.link.bounded_messages import noted
+from flowherd.link.messages import encode
 from flowherd_supervisor.keeper.event_stream import KEPT, MOST_WATCHERS, OWN, EventLog, OwnLog, Streams
 
 

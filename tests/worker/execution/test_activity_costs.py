@@ -7,6 +7,7 @@ import mmap
 import threading
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from worker_kit import open_segment
@@ -33,9 +34,13 @@ def spend(cpu_s: float) -> None:
         pass
 
 
+def whose(name: str) -> Any:
+    """An attempt, as far as a meter looks at it."""
+    return SimpleNamespace(index=0, sequence=1, activity=SimpleNamespace(name=name))
+
+
 async def run(meter: LoopMeter, work: object, name: str = "job") -> None:
-    whose = SimpleNamespace(index=0, activity=SimpleNamespace(name=name))
-    await Steps(work, meter, whose, meter.sample_of(name))  # type: ignore[arg-type]
+    await Steps(work, meter, whose(name), meter.sample_of(name))  # type: ignore[arg-type]
 
 
 # One attempt
@@ -136,8 +141,7 @@ async def test_most_attempts_of_a_light_activity_are_only_counted() -> None:
     for _ in range(SAMPLED_FIRST + 2 * SAMPLED_EVERY):
         sample = meter.sample_of("job")
         sampled.append(sample is not None)
-        whose = SimpleNamespace(index=0, activity=SimpleNamespace(name="job"))
-        await Steps(nothing(), meter, whose, sample)  # type: ignore[arg-type]
+        await Steps(nothing(), meter, whose("job"), sample)  # type: ignore[arg-type]
     assert all(sampled[:SAMPLED_FIRST])
     assert sum(sampled[SAMPLED_FIRST:]) == 2
     assert measure[Metric.ATTEMPTS] == len(sampled)
@@ -168,7 +172,7 @@ class Watched:
         self.probe = GilProbe(self.meter, self.measures)
 
     def on_loop_since(self, began: float) -> Watched:
-        self.meter.name, self.meter.since = "step", began
+        self.meter.attempt, self.meter.since = whose("step"), began
         return self
 
     def was_on_loop(self, began: float, ended: float) -> Watched:

@@ -332,7 +332,7 @@ async def test_what_was_spent_outlives_the_isolate():
                 pack(Decimal("0.50"), (), 1024)
             )
         it.end(1, 11)
-        assert await done(first) == Died("its isolate was killed by SIGSEGV")
+        assert await done(first) == Died("its isolate was killed by SIGSEGV", 11)
         assert first.spent == ("0.50", ())
         usage = (Usage("p", "m", input_tokens=4),)
         peers[1].succeed(cost_usd="0.75", usage=usage)

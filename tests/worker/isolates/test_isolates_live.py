@@ -259,6 +259,16 @@ async def test_a_computing_def_is_interrupted_where_it_stands(forker, caplog):
         assert (await run.outcome()).code == "TIMEOUT"
 
 
+async def test_a21_a22_an_isolate_whose_loop_is_stopped_or_whose_tasks_are_cancelled_goes_on(forker):
+    """Also its app's lifespan, and the isolate is used again."""
+    async with workplace(forker, concurrency=1) as place:
+        for how in ("stop", "cancel"):
+            assert output_of(await place.outcome("interfere", {"how": how})) == {"result": "still here"}
+        assert output_of(await place.outcome("stop_a_loop_that_does_not_run")) == {"result": "still here"}
+        await place.outcome("whoami")
+        assert list(place.pids) == [1]
+
+
 async def test_n4_a_stop_reaches_a_handler_whose_thread_has_not_yet_run_after_a_freeze(forker, tmp_path):
     """N4: the kernel then gives a signal for the process to another thread, and the handler's sleeps on."""
     mark = tmp_path / "mark"

@@ -21,7 +21,7 @@ from flowherd.ledger.states_and_cells import TAKEN
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import FakeEngine
 from flowherd.wait_status import NOT_OUT_OF_MEMORY
-from flowherd.worker.attempt import DETACHED, OVERRUN
+from flowherd.worker.attempt import DETACHED, OVERRUN, STOPPING
 
 KEPT = FakeEngine().encode_completion("w-1", Completed(b'{"n":1}'))
 
@@ -153,7 +153,7 @@ async def test_a_kept_result_is_resent_with_the_bytes_and_the_worker_id_of_the_d
             Cause.CRASH,
             signal.SIGSEGV,
             "WORKER_CRASHED",
-            "was killed by SIGSEGV while the activity ran",
+            "was killed by SIGSEGV while the activity ran, with no handler on the loop or in a thread",
         ),
         (
             "claimed",
@@ -189,6 +189,32 @@ async def test_the_cause_decides_what_the_users_of_the_engine_read(
 
 
 @virtual_time
+async def test_c22_the_message_says_why_an_activity_is_a_suspect_or_none() -> None:
+    """The ledger knows who was on the loop or in a thread; the place of a thread outlives the handler's limit."""
+    dead = DeadWorker("running", "kept")
+    for name in ("waits", "in a thread", "overrun in a thread"):
+        index, _ = dead.writer.claim(name, "w-1", "resize", now=now(), lease_s=60.0)
+        dead.writer.running(index, now=now(), limit_s=300.0)
+        if "thread" in name:
+            dead.writer.in_thread(index)
+    dead.writer.stands(index, STOPPING)
+    dead.writer.move(index, "w-2", now=now(), completion=None)
+    dead.segment.put(Cell.ON_LOOP, 1)
+    dead.end(status=signal.SIGSEGV)
+    await dead.keeper.all_settled()
+    said = {id_: body["error"]["message"] for id_, body in dead.said("fail").items()}  # type: ignore[index]
+    doing = {id_: text.split("while the activity ")[1].split(" beside")[0] for id_, text in said.items()}
+    assert doing == {
+        "running": "was on the loop",
+        "waits": "ran and waited",
+        "in a thread": "ran in a thread",
+        "overrun in a thread": "ran in a thread",
+    }
+    history = dead.ledger.crash_history
+    assert {name for name in doing if not history.is_suspect(name)} == {"waits"}
+
+
+@virtual_time
 async def test_a_death_names_what_ran_beside_and_how_large_the_process_was() -> None:
     """C10: one of them may have done it, or have taken the memory that the kernel took back."""
     dead = DeadWorker("claimed", "running", "kept")
@@ -200,9 +226,9 @@ async def test_a_death_names_what_ran_beside_and_how_large_the_process_was() -> 
     await asyncio.sleep(1.0)
     said = {id_: body["error"]["message"] for id_, body in dead.said("fail").items()}  # type: ignore[index]
     size = "was killed by SIGKILL (out of memory?), last seen with 812 MB in memory, while the activity"
-    assert said["running"].endswith(f"{size} ran beside 2 x 'render'")
+    assert said["running"].endswith(f"{size} ran and waited beside 2 x 'render'")
     assert said["claimed"].endswith(f"{size} waited to begin beside 2 x 'render', 1 x 'resize'")
-    assert said["b-0"].endswith(f"{size} ran beside 1 x 'resize', 1 x 'render'")
+    assert said["b-0"].endswith(f"{size} ran and waited beside 1 x 'resize', 1 x 'render'")
 
 
 @pytest.mark.parametrize("status", [signal.SIGSEGV, signal.SIGKILL | NOT_OUT_OF_MEMORY])
@@ -308,7 +334,7 @@ async def test_a_refused_kept_result_becomes_a_failure() -> None:
 async def test_a_proxys_answer_settles_nothing(status: int) -> None:
     """N7: a kept result is delivered, and work handed back, once the engine itself answers."""
     dead = DeadWorker("running", "kept")
-    foreign = ForeignReply(f"status {status}: <html>", status)
+    foreign = ForeignReply(f"status {status}: <html>")
     dead.engine.script("complete", *[foreign] * 5)
     dead.engine.script("fail", *[foreign] * 5)
     dead.end()
@@ -455,6 +481,7 @@ async def test_an_activity_that_is_given_up_has_failed_for_good() -> None:
     dead = DeadWorker("running")
     for sequence in (1, 2):
         dead.ledger.crash_history.charge("running", "died", sequence)
+    dead.segment.put(Cell.ON_LOOP, 1)
     dead.end()
     with capture_logs() as logs:
         await dead.keeper.all_settled()
@@ -497,6 +524,7 @@ async def test_a_death_beside_another_thread_was_not_alone(*, beside: bool) -> N
     dead = DeadThreads(*(["running"] if beside else []))
     for sequence in (1, 2):
         dead.ledger.crash_history.charge("b-1", "died", sequence)
+    dead.other.put(Cell.ON_LOOP, 1)
     dead.end()
     dead.other.end(Cause.CRASH, signal.SIGKILL)
     await dead.keeper.all_settled()
@@ -543,6 +571,7 @@ async def test_a_neighbour_whose_handler_still_runs_is_company_whatever_its_clai
     dead = DeadWorker("running", neighbour)
     for death in (1, 2):
         dead.ledger.crash_history.charge("running", f"death {death}", death)
+    dead.segment.put(Cell.ON_LOOP, 1)
     dead.end()
     await dead.keeper.all_settled()
     error = dead.said("fail")["running"]["error"]

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowherd.ledger import Ledger, records_needed
-from flowherd.ledger.crash_history import FEWEST_ENTRIES, FORGOTTEN_AFTER_S, CrashHistory, area_bytes
+from flowherd.ledger.crash_history import (
+    ABOUT_S,
+    FEWEST_ENTRIES,
+    FORGOTTEN_AFTER_S,
+    CrashHistory,
+    area_bytes,
+)
 
 
 class Clock:
@@ -55,6 +61,21 @@ def test_one_death_is_charged_once_however_often_its_settlement_is_tried() -> No
     crash_history = table()
     crash_history.charge("a", "died", 7)
     assert crash_history.charge("a", "died", 7).count == 1
+
+
+def test_a_neighbour_is_no_suspect_until_a_death_makes_it_one() -> None:
+    """N31: it starts again as usual, nothing is asked for it, and no poll asks for less."""
+    clock = Clock()
+    crash_history = table(clock)
+    crash_history.charge("a", "died", 1, is_suspect=False)
+    assert (crash_history.any_suspects, crash_history.are_about) == (False, False)
+    crash_history.charge("a", "died", 2)
+    crash_history.charge("b", "died", 3, is_suspect=False)
+    assert [crash_history.is_suspect(name) for name in "ab"] == [True, False]
+    assert crash_history.charge("a", "died", 4, is_suspect=False).is_suspect, "it stays one"
+    assert crash_history.are_about
+    clock.now += ABOUT_S
+    assert (crash_history.any_suspects, crash_history.are_about) == (True, False)
 
 
 def test_a_suspect_is_forgotten_after_an_hour() -> None:

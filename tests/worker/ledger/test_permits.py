@@ -227,12 +227,12 @@ def test_in_any_history_there_are_never_too_many_and_all_have_their_turn(
 
 def test_a_process_that_is_alone_counts_by_itself() -> None:
     permits = OwnPermits()
-    first = permits.take("work", 1)
+    first = permits.take("work", range(1))
     assert isinstance(first, Permit)
-    assert permits.take("work", 1) == NotNow()
-    assert isinstance(permits.take("other", 1), Permit)
+    assert permits.take("work", range(1)) == NotNow()
+    assert isinstance(permits.take("other", range(1)), Permit)
     permits.give_back(first)
-    assert permits.take("work", 1) == first
+    assert permits.take("work", range(1)) == first
 
 
 # Real locks
@@ -258,7 +258,7 @@ def test_c24_the_kernel_frees_what_a_killed_process_held(wakeups: Wakeups) -> No
     hear, say = os.pipe()
 
     def hold_until_killed() -> None:
-        assert permits_of(wakeups, 0, ledger).take("work", 1) == Permit("work", 0)
+        assert permits_of(wakeups, 0, ledger).take("work", range(1)) == Permit("work", 0)
         if (
             not os.fork()
         ):  # as a handler may: the copy has no part in the permit, and closing it costs nothing
@@ -273,12 +273,12 @@ def test_c24_the_kernel_frees_what_a_killed_process_held(wakeups: Wakeups) -> No
     with child_that(hold_until_killed) as pid:
         assert os.read(hear, 1) == b"c"
         assert os.read(hear, 1) == b"h"
-        assert isinstance(ours.take("work", 1), NotNow)
-        assert ours.take("work", 2) == Permit("work", 1)
-        assert isinstance(ours.take("other", 1), Permit)
+        assert isinstance(ours.take("work", range(1)), NotNow)
+        assert ours.take("work", range(2)) == Permit("work", 1)
+        assert isinstance(ours.take("other", range(1)), Permit)
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert ours.take("work", 1) == Permit("work", 0)
+        assert ours.take("work", range(1)) == Permit("work", 0)
     os.close(hear)
     os.close(say)
 
@@ -289,13 +289,13 @@ def test_workers_that_are_threads_of_one_process_count_together(wakeups: Wakeups
     one, other = (
         HostPermits(locks, wakeups, ledger.segments, ledger.segments[n], lambda: 1.0) for n in (0, 1)
     )
-    first = one.take("work", 2)
-    second = other.take("work", 2)
+    first = one.take("work", range(2))
+    second = other.take("work", range(2))
     assert (first, second) == (Permit("work", 0), Permit("work", 1))
-    assert isinstance(one.take("work", 2), NotNow)
+    assert isinstance(one.take("work", range(2)), NotNow)
     assert isinstance(first, Permit)
     one.give_back(first)
-    assert other.take("work", 2) == first
+    assert other.take("work", range(2)) == first
 
 
 def test_a14_a_process_whose_handler_closes_everything_counts_by_itself_and_says_so() -> None:
@@ -303,11 +303,11 @@ def test_a14_a_process_whose_handler_closes_everything_counts_by_itself_and_says
     ledger = Ledger(processes=2, records=4)
     wakeups = Wakeups(1)
     ours = permits_of(wakeups, 0, ledger)
-    permit = ours.take("work", 1)
+    permit = ours.take("work", range(1))
     wakeups.close()
     assert isinstance(permit, Permit)
     ours.give_back(permit)
     with capture_logs() as logs:
-        assert ours.take("work", 1) == permit
-        assert isinstance(ours.take("work", 1), NotNow)
+        assert ours.take("work", range(1)) == permit
+        assert isinstance(ours.take("work", range(1)), NotNow)
     assert [line["event"] for line in logs] == ["permits_not_shared"]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowherd.link.bounded_messages import boot_failed, ready, serves, stopped
 from flowherd.link.messages import (
     MAX_BYTES,
     BootFailed,
@@ -27,13 +28,9 @@ from flowherd.link.messages import (
     Resume,
     SetSlots,
     Stopped,
-    boot_failed,
     decode_downward,
     decode_upward,
     encode,
-    ready,
-    serves,
-    stopped,
 )
 
 UP = [

@@ -146,6 +146,35 @@ def test_a_second_signal_gives_the_work_back_at_once(engine: Engine, start: Call
     assert len(engine.wait_for("fail", 2)) == 2
 
 
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a21_a22_it_goes_on_when_its_loop_is_stopped_and_its_tasks_are_cancelled(
+    engine: Engine, start: Callable[..., Solo], loop: str
+) -> None:
+    """Nobody would replace it."""
+    solo = start("interfering_app:registry", "--api-url", engine.url, "--loop", loop).ready()
+    engine.submit("stop_the_loop", 1, where="handler")
+    engine.wait_for("complete", 1)
+    engine.submit("cancel_all", 1, where="callback")
+    engine.wait_for("complete", 2)
+    engine.submit("neighbour", 1, seconds=0.1)
+    engine.wait_for("complete", 3)
+    solo.signal(signal.SIGTERM)
+    assert solo.wait() == Exit.CLEAN
+    assert (len(solo.log("loop_stop_ignored")), len(solo.log("cancel_ignored"))) == (1, 1)
+
+
+def test_a23_it_gives_its_work_back_and_ends_when_cancels_do_not_stop(
+    engine: Engine, start: Callable[..., Solo]
+) -> None:
+    """Whatever restarts it."""
+    solo = start("interfering_app:registry", "--api-url", engine.url).ready()
+    engine.submit("cancel_all", 1, where="handler", times=50)
+    engine.wait_for("fail", 1)
+    assert solo.wait() == Exit.INTERNAL
+    assert [line["code"] for line in solo.log("activity_failed")] == ["WORKER_SHUTDOWN"]
+    assert "was destroyed but it is pending" not in solo.log_path.read_text()
+
+
 def test_a_lease_is_kept_while_handlers_work_longer_than_it(start: Callable[..., Solo]) -> None:
     """The thread beats, also while the loop is blocked: leases of one second outlive handlers of three."""
     with running_engine("--default-lease", "1") as engine:

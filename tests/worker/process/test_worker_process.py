@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
+from flowherd.link.bounded_messages import stopped
 from flowherd.link.link import Link
-from flowherd.link.messages import stopped
 from flowherd.process.worker_process import send_last
 
 

@@ -29,7 +29,6 @@ from flowherd.sdk.spending import Costs
 from flowherd.sdk.usage_bytes import MAX_TOKENS, pack, unpack
 from flowherd.settings.worker_config import WorkerConfig
 from flowherd.testing import make_activity
-from flowherd.worker.admission import COURTESY_S
 
 SUMS = st.binary(max_size=SUMS_BYTES)
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=300)
@@ -282,7 +281,7 @@ async def test_work_given_back_at_a_stop_tells_what_its_handler_has_spent() -> N
     """Also when the handler does not end: its slot's failure is not the handler's."""
     table = Table()
     table.bring(an_activity("a-1", "stubborn"), an_activity("a-2"))
-    await asyncio.sleep(COURTESY_S)
+    await table.rest()
     spend(table, "a-1", "0.25")
     spend(table, "a-2", "0.5")
     await table.attempts.release(last_chance_s=0.1)

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 import warnings
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ import trustme
 import uvloop
 from scripted_engine import ScriptedEngine
 
+from flowherd.attempt_ids import AttemptIds, working_for
 from flowherd.errors import EngineUnavailable
 from flowherd.transport.dialing import dial
 from flowherd.transport.direct_transport import DirectTransport
@@ -181,3 +183,26 @@ def test_a_literal_address_costs_no_thread(run) -> None:
             assert len(os.listdir("/proc/self/task")) == before
 
     run(call())
+
+
+def test_a_handler_that_cancels_all_tasks_cuts_off_no_dialing(run) -> None:
+    """A22: the call that waits for the connection would end as if it were cancelled itself."""
+
+    def cancel_all() -> None:
+        for task in asyncio.all_tasks() - {own}:
+            task.cancel()
+
+    async def call() -> None:
+        nonlocal own
+        own = asyncio.current_task()
+        async with serving() as (_, port):
+            with black_hole(CRASHED, port):
+                as_a_handler = copy_context()
+                as_a_handler.run(working_for.set, AttemptIds("a-1", "wf-1", "step", "meddle"))
+                asyncio.get_running_loop().call_later(0.1, cancel_all, context=as_a_handler)
+                with await dial(HOST, port) as sock:
+                    assert sock.getpeername() == (ALIVE, port)
+        assert asyncio.all_tasks() == {own}
+
+    own: asyncio.Task[Any] | None = None
+    run(call(), CRASHED, ALIVE)

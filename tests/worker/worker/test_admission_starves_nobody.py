@@ -11,8 +11,6 @@ from attempts_kit import Rig, Table, an_activity
 from structlog.testing import capture_logs
 from virtual_time import virtual_time
 
-from flowherd.worker.admission import COURTESY_S
-
 
 def rig_with(*handlers: Any, slots: int = 16) -> Rig:
     """A worker on the real clock."""
@@ -76,24 +74,6 @@ async def test_a_one_time_import_costs_its_time_once() -> None:
     rig.engine.offer(*(an_activity(id_, "imports", parameters={"n": 1}) for id_ in ids))
     assert await completed(rig, *ids) <= 3.0
     await end(rig)
-
-
-@virtual_time
-async def test_a_courtesy_is_asked_for_once_by_name_and_ends() -> None:
-    """However many light ones begin meanwhile."""
-    table = Table(slots=30)
-    table.bring(an_activity("light"))
-    await table.rest()
-    table.meter.ended("fail", 1.0, 1.0)
-    table.bring(*(an_activity(f"b-{n}", "fail") for n in range(3)))
-    for n in range(4):
-        table.bring(an_activity(f"light-{n}"))
-        await asyncio.sleep(COURTESY_S * 0.3)
-    assert all(table.handlers.running[f"b-{n}"] for n in range(3))
-    table.bring(an_activity("b-3", "fail"))
-    await table.rest()
-    assert table.handlers.running["b-3"], "the others of its name have not ended: no second courtesy"
-    table.check()
 
 
 @virtual_time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from attempts_kit import State, Table, an_activity
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from virtual_time import now, virtual_time
 
-from flowherd.client.engine_protocol import Answer, Batch, Undecodable, Verdict
+from flowherd.client.engine_protocol import Batch, Undecodable, Verdict
 from flowherd.errors import EngineUnavailable
 from flowherd.ledger import Cell
 
@@ -266,38 +266,6 @@ async def test_one_that_cannot_be_sent_keeps_none_of_its_turn_back(monkeypatch: 
     await table.rest()
     assert [line["event"] for line in logs] == ["internal_error"]
     assert [id_ for id_, _ in table.told("complete")] == ["a-2"]
-
-
-@virtual_time
-async def test_an_outcome_is_sent_before_what_has_waited_for_it_has_the_loop(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What waits for its light neighbours may keep the loop for seconds: the last of them must not wait for that."""
-    table = Table(slots=4)
-    sent: list[str] = []
-    sent_before: dict[str, list[str]] = {}
-    noted, complete = table.handlers._noted, table.engine.complete
-
-    def note(activity_id: str) -> Any:
-        sent_before[activity_id] = list(sent)
-        return noted(activity_id)
-
-    async def send(activity_id: str, *rest: Any) -> Answer:
-        sent.append(activity_id)
-        return await complete(activity_id, *rest)
-
-    monkeypatch.setattr(table.handlers, "_noted", note)
-    monkeypatch.setattr(table.engine, "complete", send)
-    table.bring(an_activity("a-1"))
-    await table.rest()
-    table.bring(an_activity("a-2", "stubborn"))
-    await table.rest()
-    assert sent_before == {"a-1": []}
-    table.handlers.end("a-1")
-    await table.rest()
-    assert sent_before == {"a-1": [], "a-2": ["a-1"]}
-    table.handlers.end("a-2")
-    await table.rest()
 
 
 @virtual_time

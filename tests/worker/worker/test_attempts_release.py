@@ -212,7 +212,7 @@ async def test_what_has_a_slot_and_waits_for_a_permit_is_left_to_others_too() ->
         raise AssertionError("it begins here")
 
     table.handlers.registry.register(limited, max_concurrent=1)
-    permit = permits.take("limited", 1)
+    permit = permits.take("limited", range(1))
     assert isinstance(permit, Permit)
     batch = Batch([replace(an_activity(name="limited"), worker_id="t-1")], [], b"{}")
     table.attempts.polled(table.attempts.reserve(1), batch, asked_at=now())

@@ -40,7 +40,7 @@ def an_error(rng: random.Random) -> EngineError:
             EngineDisconnected("closed", in_doubt=True),
             EngineMisconfigured("status 403"),
             EngineUnauthorized("status 401"),
-            ForeignReply("status 404", 404),
+            ForeignReply("status 404"),
             CallTooSlow("60 s", in_doubt=True),
         ]
     )

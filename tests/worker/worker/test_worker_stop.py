@@ -276,3 +276,22 @@ async def test_a_worker_that_has_ended_leaves_no_task_behind() -> None:
     await rig.stopped()
     await asyncio.sleep(0.1)
     assert asyncio.all_tasks() == before
+
+
+@virtual_time
+async def test_nor_does_one_that_has_left_a_call_under_way() -> None:
+    """Its keeper settles the activity; the call ends with its connection."""
+    before = asyncio.all_tasks()
+    rig = Rig()
+    rig.engine.script("complete", _hang)
+    rig.handlers.end("a-1")
+    rig.engine.offer(an_activity("a-1"))
+    await asyncio.sleep(0.5)
+    rig.worker.release(0.8)
+    assert (await rig.stopped())[0].undelivered == ("a-1",)
+    await rig.worker.aclose()
+    assert asyncio.all_tasks() == before
+
+
+async def _hang() -> None:
+    await asyncio.Event().wait()

@@ -14,10 +14,11 @@ import msgspec
 import structlog
 
 from flowherd.backoff import Backoff
+from flowherd.client.reply_classifier import ReplyKind, classify, refuses_token
 from flowherd.errors import ConfigurationError, EngineError, EngineUnauthorized, EngineUnavailable
 from flowherd.ledger import Cell, Host, Ledger, Segment
 from flowherd.settings.worker_config import read_secret
-from flowherd.transport.transport import MAX_REPLY_BYTES, read_capped
+from flowherd.transport.transport import MAX_REPLY_BYTES, Reply, read_capped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -73,7 +74,7 @@ class BearerAuth(httpx.Auth):
             return
         request.headers["authorization"] = f"Bearer {token.value}"
         response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED:
+        if refuses_token(response.status_code):
             token = await self._tokens.renewed(token)
             request.headers["authorization"] = f"Bearer {token.value}"
             yield request
@@ -188,7 +189,7 @@ class HostTokens:
         self._backoff = Backoff(base_s=0.5)
         self._failures = 0
         self._trouble: EngineError | None = None
-        self._try_again_at = 0.0
+        self._failing_since = self._try_again_at = 0.0
 
     @property
     def ever_granted(self) -> bool:
@@ -240,8 +241,11 @@ class HostTokens:
         except EngineError as error:
             self._failures += 1
             self._ledger.put(Host.TOKEN_ERRORS, self._ledger.get(Host.TOKEN_ERRORS) + 1)
-            self._trouble = error
-            self._try_again_at = self._clock() + self._backoff.delay_s(self._failures, self._rng)
+            self._trouble, now = error, self._clock()
+            if self._failures == 1:
+                self._failing_since = now
+            lasted_s = now - self._failing_since
+            self._try_again_at = now + self._backoff.delay_s(self._failures, self._rng, lasted_s=lasted_s)
             raise
         self._failures, self._trouble = 0, None
 
@@ -280,24 +284,19 @@ class HostTokens:
         """Makes one request; a 401 may have any cause, even an outage of the engine's database (fact 19)."""
         try:
             async with asyncio.timeout(_TOKEN_DEADLINE_S):
-                status, body = await self._post_form()
+                reply = await self._post_form()
         except (httpx.HTTPError, TimeoutError) as error:
             raise EngineUnavailable(f"token endpoint: {type(error).__name__}") from None
-        if status == httpx.codes.UNAUTHORIZED:
-            raise EngineUnauthorized(
-                "the token endpoint answered 401: check --client-id and KRUXIAFLOW_CLIENT_SECRET"
-            )
-        if status != httpx.codes.OK:
-            raise EngineUnavailable(f"token endpoint: status {status}")
-        try:
-            granted = msgspec.json.decode(body, type=_Granted)
-        except (msgspec.DecodeError, RecursionError):
-            raise EngineUnavailable("token endpoint: a reply without access_token") from None
-        if not _SENDABLE.fullmatch(granted.access_token):
-            raise EngineUnavailable("token endpoint: an access_token that no header can carry")
-        return granted
+        match classify(reply, None):
+            case ReplyKind.ACCEPTED:
+                return _granted_by(reply.body)
+            case ReplyKind.UNAUTHORIZED:
+                raise EngineUnauthorized(
+                    "the token endpoint answered 401: check --client-id and KRUXIAFLOW_CLIENT_SECRET"
+                )
+        raise EngineUnavailable(f"token endpoint: status {reply.status}")  # its words may repeat the secret
 
-    async def _post_form(self) -> tuple[int, bytes]:
+    async def _post_form(self) -> Reply:
         secret = self._secret.get_secret_value() if self._secret else ""
         async with self._http.stream(
             "POST",
@@ -305,4 +304,15 @@ class HostTokens:
             data=self._form | {"client_secret": secret},
             headers={"content-type": "application/x-www-form-urlencoded"},
         ) as response:
-            return response.status_code, await read_capped(response, MAX_REPLY_BYTES)
+            body = await read_capped(response, MAX_REPLY_BYTES)
+            return Reply(response.status_code, response.headers, body)
+
+
+def _granted_by(body: bytes) -> _Granted:
+    try:
+        granted = msgspec.json.decode(body, type=_Granted)
+    except (msgspec.DecodeError, RecursionError):
+        raise EngineUnavailable("token endpoint: a reply without access_token") from None
+    if not _SENDABLE.fullmatch(granted.access_token):
+        raise EngineUnavailable("token endpoint: an access_token that no header can carry")
+    return granted

@@ -16,6 +16,7 @@ from flowherd.errors import (
     EngineMisconfigured,
     EngineUnauthorized,
     EngineUnavailable,
+    ForeignReply,
 )
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-RECHECK_MISCONFIGURED_S = 30.0  # between probes of an engine that is misconfigured (faults.md E10)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -31,11 +31,12 @@ log = structlog.stdlib.get_logger(__name__)
 class Circuit:
     """Lets calls pass freely while they succeed; after a failure, one at a time and each after a jittered delay.
 
-    Open means that calls pass, closed that they wait. A connection that ends before the reply begins may only have been
-    idle for too long (faults.md E4): the circuit closes, but the next call passes without a delay and probes for all.
-    So an engine that restarted costs no delay, and one that is gone gets a single extra call.
+    Closed means that calls pass, open that they wait. A connection that ends before the reply begins may only have been
+    idle for too long (faults.md E4): the circuit opens, but the next call passes without a delay and probes for all.
+    So an engine that restarted costs no delay, and one that is gone gets a single extra call. No delay is half a
+    second longer than the outage so far.
 
-    An error that concerns its own call only (`EngineError.is_of_the_call`) neither closes nor opens the circuit.
+    An error that concerns its own call only (`EngineError.is_of_the_call`) neither opens nor closes the circuit.
 
     Attributes:
         failures: consecutive failures; concurrent calls that fail count once.
@@ -48,16 +49,16 @@ class Circuit:
         self._rng = rng or random.Random()
         self._probe = asyncio.Lock()
         self._hurried = asyncio.Event()
-        self._reopens_at = 0.0
-        self._closed_at = 0.0
+        self._probes_at = 0.0
+        self._opened_at = 0.0
         self._trouble: type[EngineError] | None = None
         self.failures = self.successes = 0
 
     def __repr__(self) -> str:
-        return f"<Circuit [{self.failures} failures in a row]>" if self.failures else "<Circuit [open]>"
+        return f"<Circuit [{self.failures} failures in a row]>" if self.failures else "<Circuit [closed]>"
 
     async def through(self, call: Callable[[*Ts], Awaitable[T]], *arguments: *Ts, is_long: bool = False) -> T:
-        """Makes `call` when the circuit lets it pass; an EngineError closes the circuit and is raised.
+        """Makes `call` when the circuit lets it pass; an EngineError opens the circuit and is raised.
 
         Any other exception of `call` is raised and does not affect the circuit. A long call waits for its turn like the
         others, but the next one does not wait for its end: no call queues behind a large body (faults.md N8).
@@ -66,7 +67,7 @@ class Circuit:
             async with self._probe:
                 if not self.failures:
                     break
-                await self._until_reopened()
+                await self._until_probe()
                 if not is_long:
                     return await self._attempt(call, *arguments)
             return await self._attempt(call, *arguments)
@@ -80,7 +81,7 @@ class Circuit:
 
     def hurry(self) -> None:
         """Lets the next call pass at once and resets the delays, for a drain that has no time to wait."""
-        self._reopens_at = 0.0
+        self._probes_at = 0.0
         self.failures = min(self.failures, 1)
         self._hurried.set()
 
@@ -91,8 +92,8 @@ class Circuit:
             async with asyncio.timeout(delay_s):
                 await self._hurried.wait()
 
-    async def _until_reopened(self) -> None:
-        while (left_s := self._reopens_at - _now()) > 0:
+    async def _until_probe(self) -> None:
+        while (left_s := self._probes_at - _now()) > 0:
             await self._pause(left_s)
 
     async def _attempt(self, call: Callable[[*Ts], Awaitable[T]], *arguments: *Ts) -> T:
@@ -107,19 +108,19 @@ class Circuit:
 
     def _failed(self, error: EngineError, failures_before: int) -> None:
         if self.failures == failures_before and not error.is_of_the_call:
-            self._close(error)
+            self._open(error)
 
     def _succeeded(self) -> None:
         self.successes += 1
         if self.failures:
-            self._open()
+            self._close()
 
-    def _close(self, error: EngineError) -> None:
+    def _open(self, error: EngineError) -> None:
         self.failures += 1
         now = _now()
-        self._reopens_at = now + self._delay_s(error)
         if self.failures == 1:
-            self._closed_at = now
+            self._opened_at = now
+        self._probes_at = now + self._delay_s(error, now - self._opened_at)
         trouble = _kind(error)
         if trouble is not self._trouble and not self._may_be_idleness(error):
             self._trouble = trouble
@@ -128,17 +129,15 @@ class Circuit:
     def _may_be_idleness(self, error: EngineError) -> bool:
         return self.failures == 1 and isinstance(error, EngineDisconnected)
 
-    def _delay_s(self, error: EngineError) -> float:
+    def _delay_s(self, error: EngineError, lasted_s: float) -> float:
         if self._may_be_idleness(error):
             return 0.0
-        if isinstance(error, EngineMisconfigured):
-            return RECHECK_MISCONFIGURED_S * self._rng.uniform(0.9, 1.1)
         asked_s = error.retry_after_s if isinstance(error, EngineUnavailable) else 0.0
-        return self._backoff.delay_s(self.failures, self._rng, asked_s=asked_s)
+        return self._backoff.delay_s(self.failures, self._rng, asked_s=asked_s, lasted_s=lasted_s)
 
-    def _open(self) -> None:
+    def _close(self) -> None:
         if self._trouble is not None:
-            log.info("engine_reachable_again", after_s=round(_now() - self._closed_at, 1))
+            log.info("engine_reachable_again", after_s=round(_now() - self._opened_at, 1))
         self.failures, self._trouble = 0, None
 
 
@@ -147,16 +146,18 @@ def _now() -> float:
 
 
 def _kind(error: EngineError) -> type[EngineError]:
-    return next(
-        (kind for kind in (EngineMisconfigured, EngineUnauthorized) if isinstance(error, kind)),
-        EngineUnavailable,
-    )
+    match error:
+        case EngineMisconfigured() | ForeignReply():
+            return EngineMisconfigured
+        case EngineUnauthorized():
+            return EngineUnauthorized
+    return EngineUnavailable
 
 
 def _say(trouble: type[EngineError], reason: str) -> None:
     """Logs one line per change of state, not per call (faults.md E1)."""
     if trouble is EngineMisconfigured:
-        log.error("engine_misconfigured", reason=reason, looked_at_again_in_s=RECHECK_MISCONFIGURED_S)
+        log.error("engine_misconfigured", reason=reason)
     elif trouble is EngineUnauthorized:
         log.warning("engine_refuses_our_token", reason=reason)
     else:

@@ -21,6 +21,7 @@ class Verdict(Enum):
     GONE = "gone"  # another worker holds the attempt, or it is settled: stop, report nothing
     UNKNOWN = "unknown"  # no such activity: drop it
     REFUSED = "refused"  # the engine will never accept these bytes
+    TOO_LARGE = "too large"  # nor so many
 
 
 class Answer(msgspec.Struct, frozen=True):

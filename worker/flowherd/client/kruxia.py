@@ -11,17 +11,10 @@ import msgspec
 from flowherd.client.bearer_tokens import BearerAuth
 from flowherd.client.engine_protocol import Answer, Batch, Verdict
 from flowherd.client.kruxia_poll_replies import decode_batch
-from flowherd.client.kruxia_replies import (
-    TAKEN,
-    is_engines,
-    is_receipt,
-    sort_reply,
-    taken_failure,
-    words_of,
-)
+from flowherd.client.kruxia_replies import TAKEN, answer_to, foreign, taken_failure
+from flowherd.client.reply_classifier import ACKNOWLEDGED, UNREADABLE, is_receipt
 from flowherd.counted import counted
 from flowherd.errors import (
-    EngineError,
     EngineMisconfigured,
     EngineUnauthorized,
     EngineUnavailable,
@@ -32,7 +25,7 @@ from flowherd.transport.direct_transport import DirectTransport
 from flowherd.transport.transport import MAX_REPLY_BYTES, HttpxTransport, Reply, Transport, new_client
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Collection, Coroutine
 
     from flowherd.activities_and_outcomes import Completed, Failed, Usage
     from flowherd.client.bearer_tokens import TokenSource
@@ -40,11 +33,8 @@ if TYPE_CHECKING:
 
 API = "/api/v1"
 MAX_BODY_BYTES = 52_428_800  # protocol.md fact 16
-_UNAUTHORIZED = 401
-_WRONG_URL = frozenset({404, 405})
 _CREDENTIALS_MISSING = "set KRUXIAFLOW_CLIENT_ID and KRUXIAFLOW_CLIENT_SECRET"
 _json = msgspec.json.Encoder(order="deterministic")
-_ACCEPTED = Verdict.ACCEPTED  # a module constant: compared for each call
 _EMPTY = Batch()
 _SHORT = 200  # an empty poll reply of at most this many bytes is remembered
 
@@ -54,7 +44,7 @@ def connect(
     tokens: TokenSource | None,
     *,
     connections: int,
-    undecoded: frozenset[str] = frozenset(),
+    undecoded: Collection[str] = frozenset(),
 ) -> KruxiaEngine:
     """Returns an engine client for `config.api_url`; without `tokens` it sends no Authorization header (§2.2)."""
     return KruxiaEngine(
@@ -96,7 +86,7 @@ class KruxiaEngine:
         api_url: str = "",
         max_reply_mb: int = 256,
         anonymous: bool = False,
-        undecoded: frozenset[str] = frozenset(),
+        undecoded: Collection[str] = frozenset(),
     ) -> None:
         self._transport = transport
         self._api_url = api_url
@@ -119,7 +109,8 @@ class KruxiaEngine:
             )
             raise ReplyTooLarge(reason, in_doubt=True) from None
         except ForeignReply as error:
-            raise self._not_a_poll(error) from None
+            error.is_of_the_call = False  # it speaks of all calls
+            raise
         if answer.verdict is not Verdict.ACCEPTED:
             raise EngineMisconfigured(f"{self._api_url} refuses to be polled: {answer.detail}")
         if reply.body == self._nothing:
@@ -128,12 +119,6 @@ class KruxiaEngine:
         if len(reply.body) <= _SHORT and not batch.activities and not batch.undecodable:
             self._nothing = reply.body  # an idle host gets the same empty reply again and again
         return batch
-
-    def _not_a_poll(self, error: ForeignReply) -> EngineError:
-        """Returns the error for a proxy's reply to a poll: a wrong URL (faults.md E10), or an outage."""
-        if error.status in _WRONG_URL:
-            return EngineMisconfigured(f"POST {self._api_url}{API}/workers/poll: {error}")
-        return EngineUnavailable(str(error), in_doubt=True)
 
     def read_reply(self, reply: bytes, worker_id: str) -> Batch:
         """See `Engine.read_reply`."""
@@ -158,8 +143,8 @@ class KruxiaEngine:
         reply = await self._stream(activity_id, "token", body, deadline_s)
         try:
             return int(msgspec.json.decode(reply.body)["subscribers"])
-        except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError):
-            raise EngineUnavailable(f"not an engine's reply: {words_of(reply)}", in_doubt=True) from None
+        except UNREADABLE:
+            raise foreign(reply, self._place("ws/token")) from None
 
     async def stream_end(self, activity_id: str, error: str | None, deadline_s: float) -> None:
         """See `Engine.stream_end`; the engine's reply has no body."""
@@ -177,17 +162,9 @@ class KruxiaEngine:
         reply = await self._transport.call(route, body, deadline_s)
         if is_receipt(reply):
             return taken_failure(reply) if verb == "fail" else TAKEN
-        try:
-            return self._acknowledged(route, reply)
-        except EngineError as error:
-            error.is_engines = is_engines(reply)
-            raise
-
-    def _acknowledged(self, route: str, reply: Reply) -> Answer:
-        """Returns the engine's answer to a heartbeat or an outcome; raises EngineError like `_sorted`."""
-        answer = self._sorted(route, reply)
-        if answer.verdict is _ACCEPTED and b'"acknowledged"' not in reply.body:
-            raise EngineUnavailable(f"not an engine's reply: {words_of(reply)}", in_doubt=True)
+        answer = self._answer(route, reply, ACKNOWLEDGED)
+        if verb == "fail" and answer.verdict is Verdict.ACCEPTED:
+            return taken_failure(reply)
         return answer
 
     async def _call(
@@ -203,15 +180,18 @@ class KruxiaEngine:
         reply = await self._transport.call(
             route, body, deadline_s, max_reply_bytes=max_reply_bytes, is_first=is_first
         )
-        return self._sorted(route, reply), reply
+        return self._answer(route, reply, None), reply
 
-    def _sorted(self, route: str, reply: Reply) -> Answer:
-        if reply.status == _UNAUTHORIZED and self._anonymous:
-            raise EngineUnauthorized(f"{words_of(reply)}: {_CREDENTIALS_MISSING}")
-        answer = sort_reply(reply)
-        if answer is None:
-            raise EngineMisconfigured(f"POST {self._api_url}{route}: {words_of(reply)}")
-        return answer
+    def _answer(self, route: str, reply: Reply, receipt: str | None) -> Answer:
+        try:
+            return answer_to(reply, self._place(route), receipt)
+        except EngineUnauthorized as error:
+            if self._anonymous:
+                error.args = (f"{error}: {_CREDENTIALS_MISSING}",)
+            raise
+
+    def _place(self, route: str) -> str:
+        return f"POST {self._api_url}{route}"
 
     def encode_completion(self, worker_id: str, outcome: Completed) -> bytes:
         """See `Engine.encode_completion`; the output is inserted as the bytes that were checked."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flowherd.client.engine_protocol import Verdict
-from flowherd.client.kruxia_replies import is_engines, sort_reply, words_of
+from flowherd.client.kruxia_replies import answer_to
+from flowherd.client.reply_classifier import ReplyKind, classify, words_of
 from flowherd.errors import (
-    EngineMisconfigured,
     EngineUnavailable,
     FileError,
     FileMissing,
     FileTooLarge,
+    FileTransferFailed,
     InvalidFile,
 )
 
@@ -21,36 +22,35 @@ if TYPE_CHECKING:
     from flowherd.transport.transport import Reply
 
 
-def check_uploaded(reply: Reply, size: int) -> None:
+def check_uploaded(reply: Reply, size: int, place: str) -> None:
     """Raises unless the engine confirms that it stored `size` bytes.
+
+    Args:
+        reply: the whole reply.
+        size: bytes that were sent.
+        place: method and URL of the call, for errors.
 
     Raises:
         FileError: the engine will never accept this file.
         EngineUnavailable: the engine may accept it later, or stored another number of bytes.
 
     """
-    answer = sort_reply(reply)
-    if answer is None or answer.verdict is not Verdict.ACCEPTED:
-        raise refusal(reply)
-    try:
-        stored = msgspec.json.decode(reply.body)["size"]
-    except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError):
-        raise EngineUnavailable(f"not an engine's reply: {words_of(reply)}", in_doubt=True) from None
+    if classify(reply, "size") is not ReplyKind.ACCEPTED:
+        raise refusal(reply, place)
+    stored = msgspec.json.decode(reply.body)["size"]
     if stored != size:
         raise EngineUnavailable(f"the engine stored {stored} of {size} bytes", in_doubt=True)
 
 
-def refusal(reply: Reply) -> FileError | EngineMisconfigured:
-    """Returns the error for an unsuccessful reply; raises EngineError for one that may pass, such as a proxy's (N7)."""
-    words = words_of(reply)
-    if reply.status == 404 and is_engines(reply) and "Not found: File '" in words:
-        return FileMissing(words)
-    answer = sort_reply(reply)
-    if reply.status == 413:
-        return FileTooLarge(words)
-    if answer is not None and answer.verdict is Verdict.REFUSED:
-        return InvalidFile(words)
-    return EngineMisconfigured(words)
+def refusal(reply: Reply, place: str) -> FileError:
+    """Returns the engine's no to a file; raises EngineError for all that may pass, such as a proxy's reply (N7)."""
+    match classify(reply, "size"):
+        case ReplyKind.NO_FILE:
+            return FileMissing(words_of(reply))
+        case ReplyKind.TOO_LARGE:
+            return FileTooLarge(words_of(reply))
+    answer = answer_to(reply, place, "size")
+    return (InvalidFile if answer.verdict is Verdict.REFUSED else FileTransferFailed)(answer.detail)
 
 
 def announced_size(reply: Reply) -> int:

@@ -6,14 +6,17 @@ import contextlib
 import json
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 
 from flowherd.activities_and_outcomes import Activity
 from flowherd.client.engine_protocol import Batch, Undecodable
-from flowherd.errors import EngineUnavailable
+from flowherd.errors import ForeignReply
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _SHORTEST_LEASE_S, _LONGEST_LEASE_S = 1.0, 7 * 86_400.0
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")  # ids become parts of URL paths
@@ -73,7 +76,7 @@ def _all_sound(body: bytes, worker_id: str) -> list[Activity] | None:
     ]
 
 
-def decode_batch(body: bytes, worker_id: str, undecoded: frozenset[str] = frozenset()) -> Batch:
+def decode_batch(body: bytes, worker_id: str, undecoded: Collection[str] = frozenset()) -> Batch:
     """Decodes a poll reply; its `count` is ignored (faults.md E20).
 
     Args:
@@ -82,7 +85,7 @@ def decode_batch(body: bytes, worker_id: str, undecoded: frozenset[str] = frozen
         undecoded: names of activities whose parameters stay encoded, as a part of `body`.
 
     Raises:
-        EngineUnavailable: it is not a poll reply; activities it claimed stay claimed until their leases end (fact 2).
+        ForeignReply: it is not a poll reply; activities it claimed stay claimed until their leases end (fact 2).
 
     """
     if not undecoded and (activities := _all_sound(body, worker_id)) is not None:
@@ -93,11 +96,11 @@ def decode_batch(body: bytes, worker_id: str, undecoded: frozenset[str] = frozen
         pieces = _pieces(body)
         if pieces is None:
             reason = f"an unreadable poll reply of {len(body)} bytes ({type(error).__name__})"
-            raise EngineUnavailable(reason, in_doubt=True) from None
+            raise _not_a_poll_reply(reason) from None
         decoded = [_decode_piece(piece, worker_id) for piece in pieces if piece.strip()]
     else:
         if not isinstance(items, list):
-            raise EngineUnavailable("a poll reply whose activities are not a list", in_doubt=True)
+            raise _not_a_poll_reply("a poll reply whose activities are not a list")
         decoded = [_decode_item(item, worker_id) for item in items]
     if nameless := decoded.count(None):
         log.error("activities_without_id", count=nameless, worker_id=worker_id)
@@ -108,6 +111,12 @@ def decode_batch(body: bytes, worker_id: str, undecoded: frozenset[str] = frozen
     )
 
 
+def _not_a_poll_reply(reason: str) -> ForeignReply:
+    error = ForeignReply(reason)
+    error.is_of_the_call = False  # it speaks of all calls
+    return error
+
+
 class _Reply(msgspec.Struct):
     activities: list[msgspec.Raw]
 
@@ -116,7 +125,7 @@ class _Named(msgspec.Struct):
     activity_name: Any = None
 
 
-def _opened(body: bytes, undecoded: frozenset[str]) -> list[Any]:
+def _opened(body: bytes, undecoded: Collection[str]) -> list[Any]:
     """Decodes the items of a reply, except the parameters of activities in `undecoded`."""
     items: list[Any] = []
     for raw in msgspec.json.decode(body, type=_Reply).activities:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import resource
 from time import perf_counter, thread_time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from flowherd.ledger.activity_cost_table import FIGURES, STEP_BUCKETS, Metric, Where, WorkTable
 from flowherd.ledger.histogram import bucket_of
 from flowherd.procfs import resident_bytes
+from flowherd.thread_time import queued_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -104,26 +105,42 @@ class ActivityProfiles:
         table: the shared table for the numbers, None for a private one.
 
     Attributes:
-        by_name: the profile of each activity.
+        by_name: the profile of each activity in its current place.
 
     """
 
     def __init__(self, places: Mapping[str, Where], table: WorkTable | None = None) -> None:
         self.by_name: dict[str, ActivityProfile] = {}
         self._table = table or WorkTable.private()
-        self._entries: dict[str, int] = {}
+        self._profiles: dict[tuple[str, Where], tuple[ActivityProfile, int]] = {}
         for name, where in places.items():
-            if (entry := self._table.add(name, where)) is not None:
-                self.by_name[name] = ActivityProfile(where)
-                self._entries[name] = entry
+            self._set(name, where)
 
     def __repr__(self) -> str:
         return f"<ActivityProfiles [{len(self.by_name)} activities]>"
 
+    def move(self, name: str) -> None:
+        """Measures an activity from now on as one in an isolate."""
+        self._set(name, Where.PROCESS)
+
+    def move_back(self, name: str) -> None:
+        """Measures an activity from now on as one on the loop again."""
+        self._set(name, Where.LOOP)
+
+    def _set(self, name: str, where: Where) -> None:
+        """Makes another profile of an activity the current one; a full table has no room for new ones."""
+        key = name, where
+        if key not in self._profiles and (entry := self._table.add(name, where)) is not None:
+            self._profiles[key] = ActivityProfile(where), entry
+        if key in self._profiles:
+            self.by_name[name] = self._profiles[key][0]
+        else:
+            self.by_name.pop(name, None)
+
     def publish(self, load: Iterable[float]) -> None:
         """Copies all numbers, and the load of the whole process, into the table."""
-        for name, entry in self._entries.items():
-            self._table.store(entry, self.by_name[name].figures)
+        for profile, entry in self._profiles.values():
+            self._table.store(entry, profile.figures)
         self._table.store_load(load)
 
 
@@ -215,15 +232,27 @@ class Stay:
             self._measure.offloaded(cpu_s=self.cpu_s, wall_s=self._wall_s, growth_bytes=growth)
 
 
+class Taken(NamedTuple):
+    """The usage of a process in a time: CPU, wall-clock and run-queue seconds, and bytes of resident memory."""
+
+    cpu_s: float
+    wall_s: float
+    queued_s: float
+    growth_bytes: int
+
+
 class WholeProcess:
     """The usage of this process and its child programs from now on; in an isolate, the usage of one attempt."""
 
     def __init__(self) -> None:
         self._began, self._cpu_at, self._resident = perf_counter(), _cpu_s(), resident_bytes()
+        self._queued_at = queued_s()
 
-    def taken(self) -> tuple[float, float, int]:
-        """Returns CPU seconds, wall-clock seconds, and the growth of resident memory in bytes, since the start."""
-        return _cpu_s() - self._cpu_at, perf_counter() - self._began, resident_bytes() - self._resident
+    def taken(self) -> Taken:
+        """Returns the usage since the start; the calling thread, the same one as then, stands for the run queue."""
+        wall_s = perf_counter() - self._began
+        queued = min(max(queued_s() - self._queued_at, 0.0), wall_s)
+        return Taken(_cpu_s() - self._cpu_at, wall_s, queued, resident_bytes() - self._resident)
 
 
 def _cpu_s() -> float:

@@ -36,8 +36,8 @@ class GilProbe:
         self._patience_s = sys.getswitchinterval() / 2
         self._naps = 0
 
-    def nap(self, about_s: float) -> None:
-        """Sleeps in the calling thread, always the same one, and records how late it woke."""
+    def nap(self, about_s: float) -> float:
+        """Sleeps in the calling thread, always the same one, and records how late it woke; returns when it was due."""
         self._naps += 1
         length_s = about_s * (0.5 + self._naps * _GOLDEN % 1)  # varied, to stay out of step with handlers
         queued_before_s, busy_s = queued_s(), self._meter.busy_s
@@ -47,6 +47,7 @@ class GilProbe:
         if late_s >= self._patience_s:
             late_s -= queued_s() - queued_before_s
         self.judge(due, late_s, self._meter.busy_s - busy_s)
+        return due
 
     def judge(self, due: float, late_s: float, loop_s: float = 0.0) -> None:
         """Counts one probe for the handler that was running at `due`, if that is certain.

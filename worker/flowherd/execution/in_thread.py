@@ -160,6 +160,7 @@ class InThread:
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
         """Starts the handler now: there are as many threads as slots."""
+        attempt.is_in_thread = True
         if not self._outlet.begin(attempt):
             return
         loop, meter, name = asyncio.get_running_loop(), self._meter, attempt.activity.name

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from flowherd.activities_and_outcomes import Completed, Failed, Raised, Result
 from flowherd.end_forked_copies import leave_if_copied
 from flowherd.errors import ActivityError, InvalidOutput
-from flowherd.link.messages import sendable
+from flowherd.link.bounded_messages import sendable
+from flowherd.own_tasks import cause_of_cancel
 from flowherd.sdk.context import ActivityContext, RunState, SyncActivityContext
 from flowherd.sdk.error_texts import clean_message, describe_exception, trace_of
 from flowherd.sdk.output import ActivityResult, encode_output
@@ -149,6 +150,8 @@ def _failure_of(exc: BaseException, state: RunState, hide: Callable[[str], str])
     if isinstance(exc, ActivityError):
         return failed(state, exc.code, message, retryable=bool(exc.retryable), raised=raised, at=at)
     if isinstance(exc, asyncio.CancelledError):
+        if cause := cause_of_cancel(state.who):
+            return failed(state, "TASK_CANCELLED", cause, retryable=True, at=at)
         message = "the handler raised CancelledError although nobody had cancelled it"
     elif isinstance(exc, RuntimeError):
         message += next((f" ({remedy})" for words, remedy in _HINTS.items() if words in message), "")

@@ -10,8 +10,10 @@ import structlog
 
 from flowherd.errors import LifespanFailed
 from flowherd.execution.load_app import users_traceback
+from flowherd.own_tasks import separate_task
 
 if TYPE_CHECKING:
+    from flowherd.own_tasks import OwnTask
     from flowherd.sdk.registry import MakeLifespan, Registry
 
 LEAVE_S = 0.4  # added to the rest of a drain; the process is killed 1.5 s after its drain limit
@@ -33,7 +35,7 @@ class Lifespan:
         self.state: Any = None
         self._left = asyncio.Event()
         self._entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task: asyncio.Task[None] | None = None
+        self._task: OwnTask[None] | None = None
 
     async def leave(self, within_s: float) -> None:
         """Exits the lifespan; logs a warning and stops waiting when it takes longer than `within_s` seconds."""
@@ -45,7 +47,7 @@ class Lifespan:
             log.warning("lifespan_did_not_end", within_s=round(within_s, 2))
 
     async def _enter(self, make: MakeLifespan) -> None:
-        self._task = task = asyncio.create_task(self._live(make), name="lifespan")
+        self._task = task = separate_task(self._live(make), "lifespan")
         await asyncio.wait({task, self._entered}, return_when=asyncio.FIRST_COMPLETED)
         if not self._entered.done():
             error = _end_of(task)

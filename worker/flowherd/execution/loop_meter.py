@@ -7,19 +7,26 @@ record, so that the supervisor knows the culprit when the loop hangs.
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from flowherd.execution.activity_costs import LONG_STEP_S, ActivityProfile, LoopSample, Stay
+from flowherd.execution.occupancy import OCCUPIES_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from flowherd.worker.attempt import Attempt
 
 BLOCKER_S = 0.1  # a step this long noticeably delays everything else on the loop
 LIGHT_S = 0.005  # an activity is light when its attempts occupy the process for at most this long
 _SLOWLY = 0.1  # weight of the newest attempt in the mean, when it took less than the mean
 _QUICKLY = 0.5  # and when it took more: a process with heavy work must soon claim less
+
+
+_NEWEST = 0.3  # weight of the newest attempt in the mean share of a CPU
+_MOST_REMEMBERED = 64  # ended steps that the watchdog has not judged yet; it looks some twenty times a second
 
 
 class LongStep(NamedTuple):
@@ -28,6 +35,7 @@ class LongStep(NamedTuple):
     name: str
     began: float
     ended: float
+    run: int = 0  # the sequence of its record
 
 
 class LoopMeter:
@@ -39,12 +47,16 @@ class LoopMeter:
 
     Attributes:
         since: the start of the current step in `perf_counter` seconds, 0 between steps; read by the watchdog's thread.
-        name: the activity of the current step.
+        attempt: the attempt of the current step, None between steps; read by the watchdog's thread.
         busy_s: the total of seconds that handlers have occupied the loop.
         last_long: the latest step of `LONG_STEP_S` or longer; read by the watchdog's thread.
+        occupying: ended steps of `OCCUPIES_S` or longer, for the watchdog's thread to judge.
+        busy_since: the time at which the first handler began after a time without any, in `perf_counter` seconds.
         in_threads: the number of handlers in threads now, by activity; read by the watchdog's thread.
+        stays_ended: the number of handlers in threads that have ended; read by the watchdog's thread.
         busy_mean_s: the recent mean of seconds that an attempt occupied this process, on its loop or in threads.
         on_long_step: called with the seconds of each step of `BLOCKER_S` or longer.
+        cpu_shares: the recent share of a CPU that an attempt in an isolate took while it had not to wait for one.
         stepping: set while any handler has not ended.
         on_busy: called when the first handler begins after a time without any.
         is_in_turn: True during a turn, in which handlers begin one after the other; all but its first are light.
@@ -61,22 +73,21 @@ class LoopMeter:
         self._measures: Mapping[str, ActivityProfile] = {} if measures is None else measures
         self._kinds: dict[str, _Kind] = {}
         self.since = 0.0
-        self.name = ""
+        self.attempt: Attempt | None = None
         self.busy_s = 0.0
         self.last_long = LongStep("", 0.0, 0.0)
+        self.occupying: deque[LongStep] = deque(maxlen=_MOST_REMEMBERED)
+        self.busy_since = 0.0
         self.in_threads: Counter[str] = Counter()
+        self.stays_ended = 0
         self.busy_mean_s = 0.0
+        self.cpu_shares: dict[str, float] = {}
         self.stepping = threading.Event()
         self.on_busy: Callable[[], None] | None = None
         self.on_long_step: Callable[[float], None] | None = None
         self._alive = 0
         self.is_in_turn = False
         self.on_turn_end: Callable[[], None] | None = None
-
-    def blocks(self, name: str) -> bool:
-        """True when a recent attempt of this activity blocked the loop for `BLOCKER_S` or longer."""
-        kind = self._kinds.get(name)
-        return kind is not None and kind.longest_s >= BLOCKER_S
 
     def is_light(self, name: str) -> bool:
         """True when the attempts of this activity are known to be light; False before the first has ended."""
@@ -121,6 +132,7 @@ class LoopMeter:
         self.in_threads[name] -= 1
         if not self.in_threads[name]:
             del self.in_threads[name]
+        self.stays_ended += 1
         self._ends()
 
     def enter_isolate(self) -> None:
@@ -131,10 +143,25 @@ class LoopMeter:
         """Counts the end of a handler in an isolate."""
         self._ends()
 
-    def offloaded(self, name: str, *, cpu_s: float, wall_s: float, growth_bytes: int) -> None:
-        """Adds an isolate's measurements of an attempt; ValueError for a negative time."""
-        if cpu_s < 0 or wall_s < 0:
+    def offloaded(
+        self, name: str, *, cpu_s: float, wall_s: float, queued_s: float, growth_bytes: int
+    ) -> None:
+        """Adds an isolate's measurements of an attempt; ValueError for a negative time.
+
+        Args:
+            name: its activity.
+            cpu_s: CPU seconds.
+            wall_s: seconds from its begin to its end.
+            queued_s: the part of these in which it waited for a CPU.
+            growth_bytes: of resident memory.
+
+        """
+        if cpu_s < 0 or wall_s < 0 or queued_s < 0:
             raise ValueError("no time is negative")
+        if (awake_s := wall_s - queued_s) > 0:
+            before = self.cpu_shares.get(name)
+            share = min(cpu_s / awake_s, 1.0)
+            self.cpu_shares[name] = share if before is None else before + _NEWEST * (share - before)
         if (measure := self._measures.get(name)) is not None:
             measure.offloaded(cpu_s=cpu_s, wall_s=wall_s, growth_bytes=growth_bytes)
 
@@ -143,10 +170,15 @@ class LoopMeter:
         """True when exactly one handler runs, on the loop, in a thread or in an isolate."""
         return self._alive == 1
 
-    def enter(self, name: str, tag: int) -> float:
+    @property
+    def name(self) -> str:
+        """The activity of the current step, "" between steps."""
+        return "" if self.attempt is None else self.attempt.activity.name
+
+    def enter(self, attempt: Attempt) -> float:
         """Begins a step; returns its start in `perf_counter` seconds."""
-        self._mark(tag)
-        self.name = name
+        self._mark(attempt.index + 1)
+        self.attempt = attempt
         self.since = now = perf_counter()
         return now
 
@@ -158,24 +190,28 @@ class LoopMeter:
         if length_s >= LONG_STEP_S:
             self._note_long_step(began, now)
         self.since = 0.0
+        self.attempt = None
         self._mark(0)
         if length_s >= BLOCKER_S and self.on_long_step is not None:
             self.on_long_step(length_s)
         return length_s
 
     def _note_long_step(self, began: float, now: float) -> None:
-        self.last_long = LongStep(self.name, began, now)
-        if (measure := self._measures.get(self.name)) is not None:
+        attempt = self.attempt
+        assert attempt is not None
+        name = attempt.activity.name
+        self.last_long = step = LongStep(name, began, now, attempt.sequence)
+        if now - began >= OCCUPIES_S:
+            self.occupying.append(step)
+        if (measure := self._measures.get(name)) is not None:
             measure.long_step(now - began)
 
     def ended(self, name: str, busy_s: float, longest_s: float) -> None:
-        """Counts the end of a handler on the loop, and updates the decaying maxima of its activity."""
+        """Counts the end of a handler on the loop, and updates the decaying maximum of its activity."""
         kind = self._kinds.get(name) or self._new_kind(name)
         if kind.measure is not None:
             kind.measure.kept_loop(busy_s, longest_s)
         self._note_busy(kind, busy_s)
-        faded_s = kind.longest_s * (1 - _SLOWLY)
-        kind.longest_s = max(faded_s, longest_s)
         self._ends()
 
     def _note_busy(self, kind: _Kind, busy_s: float) -> None:
@@ -189,6 +225,7 @@ class LoopMeter:
     def _begins(self) -> None:
         self._alive += 1
         if self._alive == 1 and not self.stepping.is_set():
+            self.busy_since = perf_counter()
             self.stepping.set()
             if self.on_busy is not None:
                 self.on_busy()
@@ -202,9 +239,9 @@ class LoopMeter:
 class _Kind:
     """The state kept for one activity name."""
 
-    __slots__ = ("has_ended", "heaviest_s", "longest_s", "measure")
+    __slots__ = ("has_ended", "heaviest_s", "measure")
 
     def __init__(self, measure: ActivityProfile | None) -> None:
         self.measure = measure
         self.has_ended = False
-        self.heaviest_s = self.longest_s = 0.0
+        self.heaviest_s = 0.0

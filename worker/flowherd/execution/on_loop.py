@@ -24,7 +24,7 @@ from flowherd.activities_and_outcomes import Failed
 from flowherd.execution.invoke import invoke_async
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Container, Coroutine, Generator
     from types import FrameType
 
     from flowherd.activities_and_outcomes import Result
@@ -99,16 +99,15 @@ class Steps:
 
     def _step(self, step: Callable[..., Any], *value: Any) -> Any:
         meter, attempt, sample = self._meter, self._attempt, self._sample
-        name = attempt.activity.name
         alone = meter.has_one
-        began = meter.enter(name, attempt.index + 1)
+        began = meter.enter(attempt)
         if sample is not None:
             sample.resume(meter.busy_s)
         try:
             waits_for = step(*value)
         except BaseException:  # StopIteration is how a coroutine ends
             self._took(meter.leave(began))
-            meter.ended(name, self._took_s, self._longest_s)
+            meter.ended(attempt.activity.name, self._took_s, self._longest_s)
             if sample is not None:
                 sample.pause(meter.busy_s)
                 sample.end(alone=alone)
@@ -129,12 +128,22 @@ class OnLoop:
     Args:
         meter: measures their steps.
         outlet: receives the events of handlers.
+        moved: names of activities that do not run here any more.
+        elsewhere: starts an attempt of one of these that has not begun here.
 
     """
 
-    def __init__(self, meter: LoopMeter, outlet: Outlet) -> None:
+    def __init__(
+        self,
+        meter: LoopMeter,
+        outlet: Outlet,
+        moved: Container[str] = (),
+        elsewhere: Callable[[Attempt], None] | None = None,
+    ) -> None:
         self._meter = meter
         self._outlet = outlet
+        self._moved = moved
+        self._elsewhere = elsewhere
         self._tasks: dict[asyncio.Task[None], tuple[Attempt, ActivityDefinition]] = {}
         self._turn_until = _NO_TURN
         self._begun = 0  # handlers, in this turn
@@ -161,12 +170,21 @@ class OnLoop:
         name = attempt.activity.name
         if not self._may_begin(name):
             await self._turn_of(name)
+        if self._moved and name in self._moved and attempt.may_begin:
+            self._hand_over(attempt)
+            return
         if not self._outlet.begin(attempt):
             return
         self._begun += 1
         sample = self._meter.sample_of(name)
         outcome = await Steps(invoke_async(definition, attempt), self._meter, attempt, sample)
         self._outlet.finished(attempt, outcome)
+
+    def _hand_over(self, attempt: Attempt) -> None:
+        """Starts an attempt elsewhere; the task that was to run it ends without an outcome."""
+        assert self._elsewhere is not None
+        del self._tasks[attempt.handle]
+        self._elsewhere(attempt)
 
     def _may_begin(self, name: str) -> bool:
         """True when the handler may begin in the current turn; begins a turn when there is none."""
@@ -213,7 +231,9 @@ class OnLoop:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Handles a task that ended without an outcome: it was cancelled before its start, or broken by its factory."""
-        attempt, definition = self._tasks.pop(task)
+        attempt, definition = self._tasks.pop(task, (None, None))
+        if attempt is None or definition is None:
+            return  # it was started elsewhere
         if attempt.has_ended or not attempt.has_slot:
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("internal_error", exc_info=error, **attempt.ids)

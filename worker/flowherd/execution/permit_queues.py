@@ -1,31 +1,54 @@
-"""Queues of attempts that wait for permits: attempts of activities with `max_concurrent`, and suspects."""
+"""Queues of attempts that wait for permits: of their activity, among the suspects, or among the moved blockers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
 
 from flowherd.ledger.permits import NotNow, Permit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from flowherd.ledger.permits import Permits
+    from flowherd.ledger.permits import Demand, Permits
     from flowherd.worker.attempt import Attempt
+
+
+class _Entry(NamedTuple):
+    """An attempt that waits; entries are ordered by their first two fields."""
+
+    turn: int
+    number: int
+    attempt: Attempt
+    demand: Demand
+    begin: Callable[[], None]
 
 
 @dataclass(slots=True)
 class _Queue:
-    """Attempts that wait for permits of one activity."""
+    """Attempts that wait for permits of one pool: activities take turns, attempts of one keep their order."""
 
-    limit: int
-    waiting: deque[tuple[Attempt, Callable[[], None]]]
+    first: _Entry | None = None  # whose turn it is: it may hold permits already, so nobody passes it
+    waiting: list[_Entry] = field(default_factory=list)
+    turn: int = 0  # of the first
+    turns: dict[str, int] = field(default_factory=dict)  # of the last entry of each activity
+
+    def __len__(self) -> int:
+        return len(self.waiting) + (self.first is not None)
+
+    def look(self) -> _Entry | None:
+        """Returns the first entry, None when there is none."""
+        if self.first is None and self.waiting:
+            self.first = heappop(self.waiting)
+            self.turn = self.first.turn
+        return self.first
 
 
 class PermitQueues:
-    """All queues by name; an attempt may need permits of several, and holds its permits until it has ended.
+    """All queues by pool; an attempt may need permits of several, and holds its permits until it has ended.
 
     All methods must be called on the worker's loop.
 
@@ -39,21 +62,31 @@ class PermitQueues:
         self._permits = permits
         self._queues: dict[str, _Queue] = {}
         self._inside: dict[Attempt, list[Permit]] = {}
+        self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        waiting = sum(len(queue.waiting) for queue in self._queues.values())
+        waiting = sum(map(len, self._queues.values()))
         return f"<PermitQueues [{len(self._inside)} inside, {waiting} waiting]>"
 
-    def enter(self, attempt: Attempt, name: str, limit: int, begin: Callable[[], None]) -> bool:
-        """Calls `begin` when there is a permit, if the attempt still waits then; returns False when it has to wait."""
+    def enter(self, attempt: Attempt, name: str, demand: Demand, begin: Callable[[], None]) -> bool:
+        """Calls `begin` when there are permits, if the attempt still waits then; returns False when it has to wait.
+
+        Args:
+            attempt: the attempt.
+            name: its activity.
+            demand: the permits that it needs.
+            begin: begins it.
+
+        """
         self.are_used = True
-        queue = self._queues.setdefault(name, _Queue(limit, deque()))
-        queue.waiting.append((attempt, begin))
-        if len(queue.waiting) > 1:
+        queue = self._queues.setdefault(demand.pool, _Queue())
+        turn = queue.turns[name] = max(queue.turn, queue.turns.get(name, -1) + 1)
+        heappush(queue.waiting, _Entry(turn, next(self._numbers), attempt, demand, begin))
+        if len(queue) > 1:
             return False
         self.proceed()
-        return not queue.waiting
+        return not queue
 
     def leave(self, attempt: Attempt) -> None:
         """Releases the permits of an attempt that has ended, or was cancelled while it waited."""
@@ -65,7 +98,7 @@ class PermitQueues:
         """Begins all attempts that can begin now; called when a permit may have been released."""
         if not self._queues:
             return
-        waits = [self._proceed_with(name) for name in list(self._queues)]
+        waits = [self._proceed_with(pool) for pool in list(self._queues)]
         self._permits.say_waiting(frozenset(self._queues))
         if self._timer is not None:
             self._timer.cancel()
@@ -73,22 +106,30 @@ class PermitQueues:
         if delays := [wait.again_in_s for wait in waits if wait is not None and wait.again_in_s is not None]:
             self._timer = asyncio.get_running_loop().call_later(min(delays), self.proceed)
 
-    def _proceed_with(self, name: str) -> NotNow | None:
+    def _proceed_with(self, pool: str) -> NotNow | None:
         """Begins attempts in order; returns NotNow when permits run out, None when the queue is empty.
 
-        An attempt may end at once in `begin` and others of its name may enter, so the queue is looked up each time.
+        An attempt may end at once in `begin` and others of its pool may enter, so the queue is looked up each time.
         """
-        while (queue := self._queues.get(name)) is not None and queue.waiting:
-            attempt, begin = queue.waiting[0]
-            if attempt.may_begin:
-                match self._permits.take(name, queue.limit):
-                    case NotNow() as not_now:
-                        return not_now
-                    case Permit() as permit:
-                        self._inside.setdefault(attempt, []).append(permit)
-                        queue.waiting.popleft()
-                        begin()
-            else:
-                queue.waiting.popleft()
-        self._queues.pop(name, None)
+        while (queue := self._queues.get(pool)) is not None and (entry := queue.look()) is not None:
+            if entry.attempt.may_begin and (not_now := self._take(entry)) is not None:
+                return not_now
+            queue.first = None
+            if entry.attempt.may_begin:
+                entry.begin()
+        self._queues.pop(pool, None)
+        return None
+
+    def _take(self, entry: _Entry) -> NotNow | None:
+        """Takes what the first of a queue still lacks, and keeps it; returns NotNow when it lacks something still."""
+        demand, held = entry.demand, self._inside.setdefault(entry.attempt, [])
+        mine = [permit.number for permit in held if permit.pool == demand.pool]
+        while len(mine) < demand.needed:
+            numbers: Sequence[int] = (mine[-1] + 1,) if mine else demand.starts
+            match self._permits.take(demand.pool, numbers):
+                case NotNow() as not_now:
+                    return not_now
+                case Permit() as permit:
+                    held.append(permit)
+                    mine.append(permit.number)
         return None

@@ -19,6 +19,7 @@ from flowherd.attempt_ids import working_for
 from flowherd.backoff import Backoff
 from flowherd.client.bearer_tokens import BearerAuth
 from flowherd.client.kruxia_files import announced_size, check_uploaded, refusal
+from flowherd.client.reply_classifier import begins_content
 from flowherd.counted import counted
 from flowherd.errors import (
     EngineError,
@@ -41,7 +42,6 @@ MOST_TRANSFERS = 4
 TRIES = 4
 STALL_S = 30.0
 MIN_BYTES_PER_S = 4096
-_TOO_LARGE = 413
 _MOST_REPLY_BYTES = 1 << 16  # of JSON replies
 
 log = structlog.stdlib.get_logger(__name__)
@@ -86,6 +86,7 @@ class EngineFiles:
     ) -> None:
         auth = BearerAuth(tokens, api_url) if tokens is not None else None
         self._client = new_client(api_url, auth, connections=most)
+        self._api_url = api_url
         self._stall_s = stall_s
         self._backoff = backoff or Backoff(base_s=0.5)
         self._rng = random.Random()
@@ -110,7 +111,7 @@ class EngineFiles:
                     await once()
                 return
             except EngineError as error:
-                if failures == TRIES and isinstance(error, ForeignReply) and error.status == _TOO_LARGE:
+                if failures == TRIES and isinstance(error, ForeignReply) and error.is_too_large:
                     raise FileTooLarge(f"{what} refused {TRIES} times before the engine: {error}") from error
                 if failures == TRIES or isinstance(error, EngineMisconfigured):
                     tries = counted(failures, "try")
@@ -129,12 +130,13 @@ class EngineFiles:
                 "POST", reference.route, content=body, headers=headers
             ) as response:
                 reply = await _whole(response)
-        check_uploaded(reply, source.size)
+        check_uploaded(reply, source.size, f"POST {self._api_url}{reference.route}")
 
     async def _receive(self, reference: FileReference, sink: Incoming) -> None:
+        place = f"GET {self._api_url}{reference.route}"
         async with self._trying() as progress, self._client.stream("GET", reference.route) as response:
-            if response.status_code != httpx.codes.OK:
-                raise refusal(await _whole(response))
+            if not begins_content(response.status_code):
+                raise refusal(await _whole(response), place)
             sink.begin(announced_size(Reply(response.status_code, response.headers, b"")))
             async for chunk in response.aiter_raw():
                 sink.write(chunk)

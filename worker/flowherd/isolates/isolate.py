@@ -211,7 +211,7 @@ class Isolate:
         if self._killed_for or not is_leaving:
             _log.warning("isolate_died", extra={**self._ids, "reason": self.why_not})
         if run is not None:
-            run.finish(self._verdict or Died(f"its isolate {self.why_not}"))
+            run.finish(self._verdict or Died(f"its isolate {self.why_not}", status))
 
     def _read(self) -> bool:
         """Handles the next message; False when there is none."""

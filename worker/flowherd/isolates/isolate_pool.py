@@ -18,13 +18,18 @@ from flowherd.link.link import LinkClosed
 from flowherd.link.messages import NeedIsolate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from flowherd.execution.executor import Outlet
     from flowherd.ledger import Segment
     from flowherd.link.link import Link
     from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.worker.attempt import Attempt
+
+
+def _fails(_: Attempt, __: str) -> bool:
+    """Returns False: an attempt without an isolate runs nowhere."""
+    return False
 
 
 class Isolates:
@@ -57,9 +62,14 @@ class Isolates:
         counts = ", ".join(f"{stages.count(stage)} {stage.value}" for stage in Stage if stage in stages)
         return f"<Isolates [{counts or 'none'}; {len(self._waiting)} waiting]>"
 
-    def tell(self, outlet: Outlet) -> None:
-        """Tells `outlet` what becomes of handlers; called once, before any is started."""
+    def tell(self, outlet: Outlet, runs_elsewhere: Callable[[Attempt, str], bool] = _fails) -> None:
+        """Tells `outlet` what becomes of handlers; called once, before any is started.
+
+        `runs_elsewhere` is called with an attempt for which no isolate can be had, and the reason; it returns True when
+        it has started the attempt in another place.
+        """
         self._outlet = outlet
+        self._runs_elsewhere = runs_elsewhere
 
     def start(self, attempt: Attempt, definition: ActivityDefinition) -> None:
         """Runs it when there is an isolate for it; until then its limit has not begun."""
@@ -141,7 +151,8 @@ class Isolates:
         while self._waiting:
             first = self._waiting.popleft()
             if first.attempt.may_begin:
-                first.fail(code, message, retryable=True)
+                if not self._runs_elsewhere(first.attempt, message):
+                    first.fail(code, message, retryable=True)
                 return
 
     def _changed(self, isolate: Isolate) -> None:

@@ -90,6 +90,7 @@ class Ended(Message, frozen=True):
     usage: tuple[Usage, ...] = ()
     cpu_s: Seconds = 0.0
     wall_s: Seconds = 0.0
+    queued_s: Seconds = 0.0
     growth_bytes: Growth = 0
 
 

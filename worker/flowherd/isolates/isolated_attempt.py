@@ -91,7 +91,11 @@ class IsolatedAttempt:
         costs, failure = _costs_of(ended), ended.failure
         content = _checked_output(output) if failure is None else b""
         attempt.environment.meter.offloaded(
-            self.definition.name, cpu_s=ended.cpu_s, wall_s=ended.wall_s, growth_bytes=ended.growth_bytes
+            self.definition.name,
+            cpu_s=ended.cpu_s,
+            wall_s=ended.wall_s,
+            queued_s=ended.queued_s,
+            growth_bytes=ended.growth_bytes,
         )
         attempt.costs = costs
         if failure is None:

@@ -16,7 +16,9 @@ from urllib.parse import quote
 import msgspec
 import structlog
 
+from flowherd.client.kruxia_replies import answer_to
 from flowherd.ledger.attempt_history import End, decoded
+from flowherd.transport.transport import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -171,7 +173,7 @@ class EngineWatch:
         """The document, and the engine's clock in seconds since 1970."""
         async with asyncio.timeout(_WITHIN_S):
             reply = await self._http.get(path)
-        reply.raise_for_status()
+        answer_to(Reply(reply.status_code, reply.headers, reply.content), f"GET {path}", None)
         date = reply.headers.get("date")
         engine_now_s = parsedate_to_datetime(date).timestamp() if date else time.time()
         return msgspec.json.decode(reply.content, type=shape), engine_now_s

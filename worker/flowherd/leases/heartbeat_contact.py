@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from flowherd.backoff import Backoff
-from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnauthorized
+from flowherd.errors import EngineDisconnected, EngineMisconfigured, EngineUnauthorized, ForeignReply
 
 if TYPE_CHECKING:
     from flowherd.errors import EngineError
@@ -97,7 +97,7 @@ class Trouble:
 
 
 def _kind(error: EngineError) -> str:
-    if isinstance(error, EngineMisconfigured):
+    if isinstance(error, EngineMisconfigured | ForeignReply):
         return "misconfigured"
     if isinstance(error, EngineUnauthorized):
         return "token"

@@ -37,6 +37,7 @@ _AGAIN = 32  # of these places, for beats whose last try was not answered
 _SHORTEST_BEAT_S = 0.1  # a lease shorter than the round trip must not cause a busy loop (faults.md E22)
 _AT_ONCE_BELOW_S = 2.0  # a shorter lease gets its first beat at once
 _SHORTEST_CALL_S, _LONGEST_CALL_S = 1.0, 10.0
+_REFUSALS = frozenset({Verdict.REFUSED, Verdict.TOO_LARGE})
 _LONGEST_PAUSE_S = 2.0  # after an unanswered beat
 
 log = structlog.stdlib.get_logger(__name__)
@@ -129,6 +130,10 @@ class Heartbeats:
         if self._trouble and not any(map(self._is_in_trouble, self._watched.values())):
             self._trouble.over(now)
 
+    async def aclose(self) -> None:
+        """Ends all calls."""
+        await self._tasks.end()
+
     def _is_in_trouble(self, watch: _Watch) -> bool:
         """True when the last try failed, or the call under way began in the silence and may stay unanswered."""
         in_silence = watch.begun_at is not None and watch.begun_at <= self._contact.heard_since
@@ -217,7 +222,7 @@ class Heartbeats:
             self._short_leases.add(record.name)
             ids = ids_of(self._ledger, due.segment, record)
             log.warning("lease_too_short", lease_s=record.lease_s, took_s=took_s, **ids)
-        if answer.verdict is Verdict.REFUSED:
+        if answer.verdict in _REFUSALS:
             return self._after_refusal(due, answer)
         due.watch.failures = 0
         self._judge(due.segment, record, answer, asked_at)

@@ -104,9 +104,9 @@ class KeeperTasks:
     async def aclose(self) -> None:
         """Cancels all tasks and closes all connections."""
         asyncio.get_running_loop().remove_reader(self._wakeups.keeper)
-        for task in self._work:
-            task.cancel()
+        await self._tasks.end()
         await self._beating.aclose()
         await self._settling.aclose()
         await self._watching.aclose()
         await self._http.aclose()
+        await self._leases.aclose()

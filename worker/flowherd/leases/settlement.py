@@ -14,7 +14,7 @@ import structlog
 from flowherd.backoff import Backoff
 from flowherd.client.engine_protocol import Answer, Engine, Verdict
 from flowherd.errors import EngineError
-from flowherd.leases.poison import Poison
+from flowherd.leases.crash_reports import CrashReports, Remains
 from flowherd.leases.record_ids import ids_of
 from flowherd.ledger import Cell, Claim, Host, Ledger, Life, Record, Segment, Standing
 from flowherd.ledger.activity_counts import Ended
@@ -75,7 +75,7 @@ class Settlement:
     Args:
         confirmations: receives the engine's answers.
         deadline_s: seconds for each call.
-        poison_after: see `Poison`.
+        poison_after: see `CrashReports`.
         clock: monotonic seconds.
         adoptions: offers what had not begun to living processes before.
 
@@ -98,7 +98,7 @@ class Settlement:
         self._confirmations = confirmations
         self._places = asyncio.Semaphore(PLACES)
         self._deadline_s = deadline_s
-        self._poison = Poison(ledger.crash_history, poison_after)
+        self._reports = CrashReports(ledger.crash_history, poison_after)
         self._clock = clock
         self._rng = random.Random()
 
@@ -110,10 +110,10 @@ class Settlement:
 
         """
         held = [(segment, record) for segment in segments for record in segment.records()]
-        beside = tuple(record for _, record in held)
+        remains = Remains.of_process(held)
         owed = [(segment, record) for segment, record in held if record.is_owed]
         self._adoptions.open(held)
-        await asyncio.gather(*(self._settle_unadopted(segment, record, beside) for segment, record in owed))
+        await asyncio.gather(*(self._settle_unadopted(segment, record, remains) for segment, record in owed))
         for segment in segments:
             self._free(segment)
 
@@ -130,13 +130,13 @@ class Settlement:
 
     async def settle_crashed(self, segment: Segment, record: Record) -> None:
         """Settles a CRASHED record of a live process, which reads the verdict."""
-        await self._settle_one(segment, record, ())
+        await self._settle_one(segment, record, Remains(None))
 
-    async def _settle_unadopted(self, segment: Segment, record: Record, beside: Sequence[Record]) -> None:
+    async def _settle_unadopted(self, segment: Segment, record: Record, remains: Remains) -> None:
         if not await self._adoptions.adopts(segment, record):
-            await self._settle_one(segment, record, beside)
+            await self._settle_one(segment, record, remains)
 
-    async def _settle_one(self, segment: Segment, record: Record, beside: Sequence[Record]) -> None:
+    async def _settle_one(self, segment: Segment, record: Record, remains: Remains) -> None:
         if segment.standing(record.index, record.sequence) is Standing.SETTLED:
             return  # by a keeper that died during the settlement
         ids = ids_of(self._ledger, segment, record)
@@ -144,7 +144,7 @@ class Settlement:
             self._ledger.seen.keeper.add(record.activity_id)
         try:
             ended_at = self._clock()
-            told = await self._until_told(segment, record, beside, ids)
+            told = await self._until_told(segment, record, remains, ids)
         except EngineError as error:
             reason = str(error)  # without a traceback, which would add nothing
             log.error("settlement_given_up", reason=reason, **ids)
@@ -169,16 +169,17 @@ class Settlement:
         _say(told, {**_past_of(segment, record, ended_at), **spent, **ids})
 
     async def _until_told(
-        self, segment: Segment, record: Record, beside: Sequence[Record], ids: Mapping[str, Any]
+        self, segment: Segment, record: Record, remains: Remains, ids: Mapping[str, Any]
     ) -> _Told:
         """Retries through outages; raises the last EngineError when it gives up."""
-        give_up_at = self._clock() + max(record.lease_s, _TRIED_FOR_AT_LEAST_S)
+        began_at = self._clock()
+        give_up_at = began_at + max(record.lease_s, _TRIED_FOR_AT_LEAST_S)
         failures = 0
         while True:
             try:
                 async with self._places:
                     asked_at = self._clock()
-                    return await self._tell(segment, record, beside)
+                    return await self._tell(segment, record, remains)
             except EngineError as error:
                 failures += 1
                 if error.is_engines:
@@ -187,17 +188,18 @@ class Settlement:
                     raise
                 if failures == 1:
                     log.warning("settlement_delayed", reason=str(error), **ids)
-                await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng))
+                lasted_s = self._clock() - began_at
+                await asyncio.sleep(_BACKOFF.delay_s(failures, self._rng, lasted_s=lasted_s))
 
-    async def _tell(self, segment: Segment, record: Record, beside: Sequence[Record]) -> _Told:
+    async def _tell(self, segment: Segment, record: Record, remains: Remains) -> _Told:
         """Sends the stored result, or else a failure, once."""
         kept = segment.journal(record.index) if record.claim is Claim.REPORTING else None
         if kept is not None:
             answer = await self._engine.complete(record.activity_id, kept, self._deadline_s)
-            if answer.verdict is not Verdict.REFUSED:
+            if answer.verdict not in {Verdict.REFUSED, Verdict.TOO_LARGE}:
                 return _Told(_settled(answer, Settled.COMPLETED))
         cost_usd, usage = spent_of(segment, record)
-        failure = self._poison.charged(segment, record, beside)
+        failure = self._reports.failure_of(segment, record, remains)
         failure = replace(failure, cost_usd=cost_usd, usage=usage)
         body = self._engine.encode_failure(record.worker_id, failure)
         answer = await self._engine.fail(record.activity_id, body, self._deadline_s)
@@ -213,6 +215,7 @@ _OTHERWISE = {
     Verdict.GONE: Settled.BEFORE,
     Verdict.UNKNOWN: Settled.UNKNOWN,
     Verdict.REFUSED: Settled.REFUSED,
+    Verdict.TOO_LARGE: Settled.REFUSED,
 }
 
 

@@ -1,7 +1,6 @@
-"""The activities that were running when a process of the host crashed.
+"""The activities that were running when a process of the host crashed, and which of them are suspects.
 
-A crash ends all attempts in its process, so the first death names only suspects. A suspect then runs alone: a second
-death identifies the culprit, and a healthy activity loses at most one attempt.
+`flowherd.leases.suspects` says which deaths count and who is a suspect; this is the memory of both.
 
 The keeper writes; workers read. An entry's hash is stored last, so that a reader never sees half an entry. Entries are
 used in order: `used` counts those ever written, and the others are never read.
@@ -29,7 +28,7 @@ _ENTRY_BYTES = 1024
 _BODY_BYTES = _ENTRY_BYTES - CHECKSUM.size
 _DEATHS_NAMED = 5
 _HASH_BYTES = _TIME_BYTES = 8
-_HEAD_BYTES = 8  # the number of used entries
+_HEAD_BYTES = 16  # the number of used entries, and the time of the last death with a suspect
 _BYTES_EACH = _HASH_BYTES + _TIME_BYTES + _ENTRY_BYTES
 
 
@@ -46,12 +45,18 @@ class Charges:
         deaths: a line for each of the latest deaths, oldest first.
         count: the number of all deaths.
         last: the sequence of the record of the last death, so that no death is charged twice.
+        is_suspect: True when one of the deaths made it a suspect.
 
     """
 
     deaths: tuple[str, ...] = ()
     count: int = 0
     last: int = 0
+    is_suspect: bool = False
+
+    def before(self, sequence: int) -> int:
+        """Returns the number of the deaths before that of a record."""
+        return self.count - (self.last == sequence)
 
 
 _NOTHING = Charges()
@@ -60,7 +65,7 @@ _decoder = msgspec.json.Decoder(Charges)
 
 
 class CrashHistory:
-    """The table of suspects.
+    """The table of charged activities.
 
     Args:
         area: a part of the shared map, of `area_bytes` for the number of entries.
@@ -72,7 +77,8 @@ class CrashHistory:
         self._entries = (len(area) - _HEAD_BYTES) // _BYTES_EACH
         times_at = _HEAD_BYTES + self._entries * _HASH_BYTES
         bodies_at = times_at + self._entries * _TIME_BYTES
-        self._used = area[:_HEAD_BYTES].cast("Q")
+        self._used = area[:8].cast("Q")
+        self._suspected_at = area[8:_HEAD_BYTES].cast("d")
         self._taken = area[_HEAD_BYTES:times_at]
         self._hashes = self._taken.cast("Q")
         self._times = area[times_at:bodies_at].cast("d")
@@ -89,7 +95,7 @@ class CrashHistory:
 
     def charges(self, activity_id: str) -> Charges:
         """Returns the crashes held against an activity; none for nearly all."""
-        if not self.any_charged:
+        if not self._used[0]:
             return _NOTHING
         index = self._find(activity_id)
         if index is None or self._clock() - self._times[index] > FORGOTTEN_AFTER_S:
@@ -98,27 +104,35 @@ class CrashHistory:
         body = read_checksummed(bytes(self._bodies[start : start + _ENTRY_BYTES]), 0, _BODY_BYTES)
         return _decoder.decode(body) if body else _NOTHING
 
-    def is_charged(self, activity_id: str) -> bool:
-        """True when a process has crashed while this activity ran."""
-        return self.charges(activity_id).count > 0
+    def is_suspect(self, activity_id: str) -> bool:
+        """True when this activity may have ended a process."""
+        return self.charges(activity_id).is_suspect
 
     @property
     def are_about(self) -> bool:
-        """True when a death was charged recently, so that the next batch may hold a suspect."""
-        return self.any_charged and self._clock() - max(self._times[: self._used[0]]) < ABOUT_S
+        """True when a suspect was charged recently, so that the next batch may hold it."""
+        return self.any_suspects and self._clock() - self._suspected_at[0] < ABOUT_S
 
     @property
-    def any_charged(self) -> bool:
-        """True when any activity was ever charged; a fast check, made for each activity."""
-        return self._used[0] > 0
+    def any_suspects(self) -> bool:
+        """True when any activity was ever a suspect; a fast check, made for each activity."""
+        return self._suspected_at[0] > 0.0
 
-    def charge(self, activity_id: str, death: str, sequence: int) -> Charges:
-        """Adds a death and returns all; replaces the oldest entry when full; for the keeper only."""
+    def charge(self, activity_id: str, death: str, sequence: int, *, is_suspect: bool = True) -> Charges:
+        """Adds a death and returns all; replaces the oldest entry when full; for the keeper only.
+
+        Args:
+            activity_id: whose handler was running.
+            death: a line about it.
+            sequence: of the record.
+            is_suspect: True when the death makes it a suspect; it stays one.
+
+        """
         before = self.charges(activity_id)
         if before.last == sequence:
             return before
         deaths = (*before.deaths, death[:150])[-_DEATHS_NAMED:]
-        after = Charges(deaths, before.count + 1, sequence)
+        after = Charges(deaths, before.count + 1, sequence, before.is_suspect or is_suspect)
         index = self._find(activity_id)
         if index is None:
             index = self._free_or_oldest()
@@ -130,6 +144,8 @@ class CrashHistory:
         self._times[index] = self._clock()
         self._hashes[index] = _hash(activity_id)
         self._used[0] = max(self._used[0], index + 1)
+        if after.is_suspect:
+            self._suspected_at[0] = self._clock()
         return after
 
     def _free_or_oldest(self) -> int:

@@ -1,12 +1,12 @@
 """Permits shared by all processes of a host, which the kernel releases when a process dies.
 
 A permit is a record lock on one byte of an empty file, which every process inherits. Locks are tried, never waited for.
-A lock belongs to the process, so a process that dies, in any way, releases its permits. An activity's bytes are
-contiguous, at an offset derived from its name: a new incarnation with another limit counts the same bytes as the old
-one, and while both run the larger limit applies.
+A lock belongs to the process, so a process that dies, in any way, releases its permits. A pool's bytes are contiguous,
+at an offset derived from its name: a new incarnation with another limit counts the same bytes as the old one, and while
+both run the larger limit applies.
 
-A process that releases a permit wakes the next process, in the order of the segments, that waits for the same activity,
-and then takes none itself for a moment, so that each has its turn. A dead process wakes none; waiting processes retry
+A process that releases a permit wakes the next process, in the order of the segments, that waits for the same pool, and
+then takes none itself for a moment, so that each has its turn. A dead process wakes none; waiting processes retry
 by themselves.
 
 Closing any descriptor of the file releases all permits of the process (fcntl(2)), so it is neither opened nor closed
@@ -28,7 +28,7 @@ from flowherd.ledger.permits import NotNow, OwnPermits, Permit
 from flowherd.ledger.states_and_cells import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from flowherd.ledger.all_segments import Segments
     from flowherd.ledger.segment import Segment
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 RETRY_S = 0.25
 YIELD_S = 0.05  # a woken sibling takes its turn within this time, or cannot
-_MOST = 1 << 20  # bytes per activity; two names collide with a chance of 1 in 2^40
+_MOST = 1 << 20  # bytes per pool; two names collide with a chance of 1 in 2^40
 _WAITS = 64  # bits of the WAITS_FOR cell; a collision of two names costs a short delay
 
 log = structlog.stdlib.get_logger(__name__)
@@ -117,28 +117,28 @@ class HostPermits:
     def __repr__(self) -> str:
         return f"<HostPermits [{len(self._held)} held here]>"
 
-    def take(self, name: str, limit: int) -> Permit | NotNow:
+    def take(self, pool: str, numbers: Sequence[int]) -> Permit | NotNow:
         """See `Permits.take`; a process that has not waited yet lets waiting ones go first."""
         if self._alone is not None:
-            return self._alone.take(name, limit)
+            return self._alone.take(pool, numbers)
         now = self._clock()
-        until = self._yields_until.pop(name, now)
-        if until <= now and name not in self._waiting and self._next_for(name) is not None:
+        until = self._yields_until.pop(pool, now)
+        if until <= now and pool not in self._waiting and self._next_for(pool) is not None:
             until = now + YIELD_S
         if until > now:
-            self._yields_until[name] = until
+            self._yields_until[pool] = until
             return NotNow(until - now)
         try:
-            return self._try_each(name, min(limit, _MOST))
+            return self._try_each(pool, numbers[:_MOST])
         except OSError as error:  # a handler closed all descriptors (faults.md A14)
             log.error(
                 "permits_not_shared", reason=str(error), note="max_concurrent holds for this process alone"
             )
             self._alone = OwnPermits()
-            return self._alone.take(name, limit)
+            return self._alone.take(pool, numbers)
 
-    def _try_each(self, name: str, limit: int) -> Permit | NotNow:
-        for permit in (Permit(name, number) for number in range(limit)):
+    def _try_each(self, pool: str, numbers: Sequence[int]) -> Permit | NotNow:
+        for permit in (Permit(pool, number) for number in numbers):
             if permit not in self._held and self._locks.try_lock(_byte_of(permit)):
                 self._held.add(permit)
                 return permit
@@ -152,19 +152,19 @@ class HostPermits:
             return
         self._held.discard(permit)
         self._locks.unlock(_byte_of(permit))
-        if (following := self._next_for(permit.name)) is not None:
-            self._yields_until[permit.name] = self._clock() + YIELD_S
+        if (following := self._next_for(permit.pool)) is not None:
+            self._yields_until[permit.pool] = self._clock() + YIELD_S
             self._wakeups.wake(following)
 
-    def say_waiting(self, names: frozenset[str]) -> None:
+    def say_waiting(self, pools: frozenset[str]) -> None:
         """See `Permits.say_waiting`."""
-        if names != self._waiting:
-            self._waiting = names
-            self._own.put(Cell.WAITS_FOR, sum({_bit_of(name) for name in names}))
+        if pools != self._waiting:
+            self._waiting = pools
+            self._own.put(Cell.WAITS_FOR, sum({_bit_of(pool) for pool in pools}))
 
-    def _next_for(self, name: str) -> int | None:
-        """Returns the next segment in turn whose process waits for a permit of the activity, or None."""
-        bit = _bit_of(name)
+    def _next_for(self, pool: str) -> int | None:
+        """Returns the next segment in turn whose process waits for a permit of the pool, or None."""
+        bit = _bit_of(pool)
         waiting = (segment.number for segment in self._others() if segment.get(Cell.WAITS_FOR) & bit)
         return next(waiting, None)
 
@@ -181,13 +181,13 @@ def _digest(name: str) -> int:
 
 
 def _byte_of(permit: Permit) -> int:
-    return _digest(permit.name) * _MOST + permit.number
+    return _digest(permit.pool) * _MOST + permit.number
 
 
-def waits_for_permit(segment: Segment, name: str) -> bool:
-    """True when attempts of this activity wait in that segment's process for a permit of the host."""
-    return bool(segment.get(Cell.WAITS_FOR) & _bit_of(name))
+def waits_for_permit(segment: Segment, pool: str) -> bool:
+    """True when attempts wait in that segment's process for a permit of this pool."""
+    return bool(segment.get(Cell.WAITS_FOR) & _bit_of(pool))
 
 
-def _bit_of(name: str) -> int:
-    return 1 << _digest(name) % _WAITS
+def _bit_of(pool: str) -> int:
+    return 1 << _digest(pool) % _WAITS

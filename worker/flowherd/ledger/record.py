@@ -26,6 +26,7 @@ class Record:
     """A consistent copy of one record. Times are seconds of the monotonic clock, which is the same for all processes.
 
     `started_at` and `limit_s` are 0 before the handler begins. The usage page is that of the attempt's first record.
+    `byte` is without IN_THREAD, which `is_in_thread` holds.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Record:
     limit_s: float
     usage_page: int
     usage_sequence: int
+    is_in_thread: bool = False
 
     @property
     def ids(self) -> dict[str, str]:

@@ -10,10 +10,12 @@ from flowherd.errors import LedgerFull
 from flowherd.ledger.adoption_cells import KeptReplies, KeptReply
 from flowherd.ledger.checksummed import CHECKSUM, checksummed
 from flowherd.ledger.record import CRC_BYTES, RECORD_BYTES, body_of
-from flowherd.ledger.segment import JOURNAL_AREA, JOURNAL_BYTES, RECORD_BITS, Segment
+from flowherd.ledger.segment import JOURNAL_AREA, JOURNAL_BYTES, RECORD_BITS, STATUS_BYTES, Segment
 from flowherd.ledger.states_and_cells import (
+    IN_THREAD,
     ISOLATED,
     PAIR,
+    PLACE,
     TAKEN,
     WAITS_FOR_WORD,
     Cell,
@@ -158,10 +160,18 @@ class RecordWriter:
         if self._kept[index] is not None:
             self._leave_reply(index)
 
+    def in_thread(self, index: int) -> None:
+        """Stores that a handler that has begun runs in a thread."""
+        self._states[index] |= IN_THREAD
+
+    def waits(self, index: int, pair: int) -> None:
+        """Stores the state pair of an attempt whose handler has not begun; an ADOPTING record becomes a claim."""
+        self._states[index] = TAKEN | pair
+
     def stands(self, index: int, pair: int) -> None:
-        """Stores the state pair of an attempt, when no other value changes with it."""
+        """Stores the state pair of an attempt whose handler has begun, when no other value changes with it."""
         states = self._states
-        states[index] = states[index] & ISOLATED | TAKEN | pair
+        states[index] = states[index] & PLACE | TAKEN | pair
 
     def reporting(self, index: int, completion: bytes | None, byte: int = _REPORTING) -> None:
         """Stores REPORTING; `completion`, the body of `complete`, is kept if it fits, so that it survives a crash."""
@@ -172,9 +182,9 @@ class RecordWriter:
             self._leave_reply(index)
         crashpoints.reached("before_report")
 
-    def crashed(self, index: int, death: str) -> None:
-        """Stores CRASHED and the death of its isolate, which the keeper reports."""
-        self._keep(index, death.encode(errors="replace"))
+    def crashed(self, index: int, death: str, status: int = 0) -> None:
+        """Stores CRASHED and the death of its isolate, in words and as a wait status, which the keeper reports."""
+        self._keep(index, status.to_bytes(STATUS_BYTES, "little") + death.encode(errors="replace"))
         self._states[index] = self._states[index] & ISOLATED | _CRASHED
 
     def _keep(self, index: int, text: bytes | None) -> None:
@@ -215,10 +225,14 @@ class RecordWriter:
             self._moved[place[0]] = old.usage_page
         if old.is_at_work:
             self.running(place[0], now=old.started_at, limit_s=old.limit_s, apart=old.is_isolated)
+            if old.is_in_thread:
+                self.in_thread(place[0])
         if old.claim is Claim.REPORTING:
-            self.reporting(place[0], completion, old.byte)
-        else:
+            self.reporting(place[0], completion, old.byte | (IN_THREAD if old.is_in_thread else 0))
+        elif old.is_at_work:
             self.stands(place[0], old.byte & PAIR)
+        else:
+            self.waits(place[0], old.byte & PAIR)
         if not is_only_place:
             self._leave(index, old.usage_page)
         return place

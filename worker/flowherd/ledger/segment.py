@@ -18,6 +18,7 @@ from flowherd.ledger.histogram import CELLS, Timing, bucket_of
 from flowherd.ledger.record import CRC_BYTES, HEAD, RECORD_BYTES, TEXT_AT, Record, texts_of
 from flowherd.ledger.states_and_cells import (
     ADOPTING,
+    IN_THREAD,
     PAIR,
     WAITS_FOR_WORD,
     Cause,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 JOURNAL_BYTES = 4096  # a larger kept completion is settled as a failure instead (faults.md decision 4)
+STATUS_BYTES = 4  # of a wait status, before the words of a death
 JOURNAL_AREA = CHECKSUM.size + JOURNAL_BYTES
 _TIMINGS_AT = 8 * 128  # after cells and clocks, in the same page
 _PLACE_AT, _PLACE_BYTES = 2048, 512  # after the timings
@@ -276,9 +278,10 @@ class Segment:
         state, started_at, limit_s = self.states[index], self.times[2 * index], self.times[2 * index + 1]
         if not state or not is_record_byte(state) or self.map[start : start + TEXT_AT] != body[:TEXT_AT]:
             return None
-        if state & ADOPTING and self.standing(index, sequence) is Standing.GOOD:
-            state ^= ADOPTING
         has_begun = (state & PAIR) >> 2 >= Handler.RUNNING
+        is_in_thread = has_begun and bool(state & IN_THREAD)
+        if is_in_thread or (state & ADOPTING and self.standing(index, sequence) is Standing.GOOD):
+            state ^= ADOPTING
         activity_id, workflow_id, name, key, worker_id = texts_of(lengths, body[TEXT_AT:end])
         return Record(
             index=index,
@@ -295,12 +298,18 @@ class Segment:
             limit_s=limit_s if has_begun else 0.0,
             usage_page=page,
             usage_sequence=first,
+            is_in_thread=is_in_thread,
         )
 
     def journal(self, index: int) -> bytes | None:
-        """Returns the stored completion of a REPORTING record, or the death of a CRASHED one; None when invalid."""
+        """Returns the stored completion of a REPORTING record; None when invalid."""
         start = self.offset + self.layout.journals + index * JOURNAL_AREA
         return read_checksummed(self.map, start, JOURNAL_BYTES) or None
+
+    def death(self, index: int) -> tuple[int, str]:
+        """Returns the wait status of the isolate of a CRASHED record, and its end in words; 0 and "" when invalid."""
+        kept = self.journal(index) or b""
+        return int.from_bytes(kept[:STATUS_BYTES], "little"), kept[STATUS_BYTES:].decode(errors="replace")
 
     def usage(self, page: int, sequence: int) -> UsagePage:
         """Returns the usage page of an attempt, identified by the sequence of its first record."""

@@ -24,11 +24,14 @@ class Claim(IntEnum):
     CLOSED = 3
 
 
-# The byte of a record: 0 while it is free, else TAKEN, whether its handler is in an isolate, and the pair. ADOPTING
-# goes with WAITING alone: the record counts once the keeper has judged it GOOD (`flowherd.leases.adoption`).
+# The byte of a record: 0 while it is free, else TAKEN, the place of its handler, and the pair. ADOPTING goes with
+# WAITING alone: the record counts once the keeper has judged it GOOD (`flowherd.leases.adoption`). IN_THREAD is the
+# same bit, and goes with handlers that have begun.
 TAKEN = 0x80
 ADOPTING = 0x40
+IN_THREAD = 0x40
 ISOLATED = 0x20
+PLACE = ISOLATED | IN_THREAD
 PAIR = 0x1F
 PAIRS = 20
 PLAUSIBLE = 1 << 52  # more than any counter reaches
@@ -43,8 +46,9 @@ def pair_of(handler: Handler, claim: Claim) -> int:
 
 def is_record_byte(byte: int) -> bool:
     """Some writer of ours can have stored it."""
-    is_plain = byte >= TAKEN and byte & PAIR < PAIRS and not byte & ADOPTING
-    return not byte or is_plain or byte == WAITS_FOR_WORD
+    has_begun = (byte & PAIR) >> 2 >= Handler.RUNNING
+    is_whole = byte >= TAKEN and byte & PAIR < PAIRS and byte & PLACE != PLACE
+    return not byte or byte == WAITS_FOR_WORD or (is_whole and (has_begun or not byte & IN_THREAD))
 
 
 class Standing(IntEnum):
@@ -119,7 +123,6 @@ class Cell(IntEnum):
     SETTLED = 7  # keeper
     GUILTY = 8  # supervisor: the sequence of the record that hung its process, 0 for none
     RESIDENT_BYTES = 9  # supervisor: resident memory at its last check
-    FROZEN_US = 29  # keeper: microseconds in which the host was frozen
     OPENED = 10  # worker, like all below
     LIMIT = 11
     LIMIT_APPLIED = 12

@@ -5,6 +5,8 @@ A write goes to the slot that does not hold the newest sums, with the sequence o
 turn, and a CRC over all of it. Readers take the newest valid slot of the attempt they ask for: sums of an earlier
 attempt on the same page never count, so a page need not be cleared for reuse, and an activity without usage never
 touches it. The process that runs the handler writes, the worker or an isolate.
+
+An isolate also notes on the page that its handler waits (`await`), so that a death from outside is known as that.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import mmap
 
-_SLOT_BYTES = 2048
-PAGE_BYTES = 2 * _SLOT_BYTES
+PAGE_BYTES = 4096
+_WAIT = struct.Struct("<Q")  # the sequence of the attempt whose handler waits, else 0; the end of the page
+_WAIT_AT = PAGE_BYTES - _WAIT.size
+_SLOT_BYTES = _WAIT_AT // 2
 _HEAD = struct.Struct("<IIQQ")  # CRC-32 of what follows, length; sequence, turn
 _CRC_BYTES = 4
 SUMS_BYTES = _SLOT_BYTES - _HEAD.size
@@ -59,6 +63,16 @@ class UsagePage:
         self._map[start : start + _CRC_BYTES + len(tail)] = (
             zlib.crc32(tail).to_bytes(_CRC_BYTES, "little") + tail
         )
+
+    def note_wait(self, *, waits: bool) -> None:
+        """Stores whether the handler waits; for its isolate only."""
+        start = self._offset + _WAIT_AT
+        self._map[start : start + _WAIT.size] = _WAIT.pack(self._sequence if waits else 0)
+
+    @property
+    def waits(self) -> bool:
+        """True while the handler waits in an isolate; False also when nobody has said so."""
+        return bool(_WAIT.unpack_from(self._map, self._offset + _WAIT_AT)[0] == self._sequence)
 
     def _slot(self, number: int) -> tuple[int, bytes]:
         """Returns turn and sums of a slot; (0, b"") when it is empty, torn, or of another attempt."""

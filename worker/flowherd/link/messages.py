@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
 T = TypeVar("T")
 MAX_BYTES = 64 * 1024
-_MESSAGE_CHARS, _REPORT_CHARS = 2_000, 8_000  # fits even when each character becomes a six-byte escape
-_NOTE_CHARS = 500
-_MOST_HAZARDS, _HAZARD_CHARS = 8, 200
-_LISTED_BYTES = 48_000  # of names or ids in one message; more are left out
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", tag=True):
@@ -68,10 +60,11 @@ class CredentialsRefused(Message, frozen=True):
 
 
 class Asked(Message, frozen=True):
-    """The keeper received `scale`, `reload`, `quiet`, `resume`, `drain` or `stacks` on its admin socket."""
+    """The keeper received `scale`, `reload`, `quiet`, `resume`, `drain`, `stacks` or `keep` on its admin socket."""
 
     order: str
     processes: int = 0
+    activity: str = ""
 
 
 class NeedIsolate(Message, frozen=True):
@@ -84,6 +77,26 @@ class KillIsolate(Message, frozen=True):
     """A worker requests that its isolate's process group be killed."""
 
     key: int
+
+
+class LoopBlocked(Message, frozen=True):
+    """A worker reports a run that occupies its loop: once while it lasts, if it is seen then, and once when it is over.
+
+    `seconds` is the time in one step, `cpu_share` the share of a CPU that this took.
+    """
+
+    name: str
+    place: str
+    seconds: float
+    cpu_share: float
+    is_over: bool
+
+
+class MoveFailed(Message, frozen=True):
+    """A worker can get no isolate for a moved activity, and runs it on the loop again."""
+
+    name: str
+    reason: str
 
 
 class Forked(Message, frozen=True):
@@ -136,6 +149,13 @@ class Release(Message, frozen=True):
     """Requeue everything within `within_s` seconds and exit."""
 
     within_s: float
+
+
+class SetMoved(Message, frozen=True):
+    """Run these activities in isolates, with their measured share of a CPU, and keep those on the loop."""
+
+    moved: dict[str, float]
+    kept: tuple[str, ...] = ()
 
 
 class DumpStacks(Message, frozen=True):
@@ -193,11 +213,18 @@ class IsolateReaped(Message, frozen=True):
     pid: int
 
 
+class Move(msgspec.Struct, frozen=True):
+    """A moved activity: where it blocked the loop, and for how many seconds."""
+
+    place: str
+    blocked_s: float
+
+
 class SupervisorState(Message, frozen=True):
     """To the keeper, for `status`: the supervisor's state.
 
     `threads`: True when all workers share one process. `configured`: the number of processes in the settings; `wanted`
-    is the number after scaling.
+    is the number after scaling. `moves`: how often each activity was moved, which never decreases.
     """
 
     state: str
@@ -209,6 +236,9 @@ class SupervisorState(Message, frozen=True):
     most: int = 0
     threads: bool = False
     configured: int = 0
+    moved: dict[str, Move] = {}
+    kept: tuple[str, ...] = ()
+    moves: dict[str, int] = {}
 
 
 class Noted(Message, frozen=True):
@@ -228,8 +258,19 @@ class Finish(Message, frozen=True):
 
 FromWorker = NeedIsolate | KillIsolate
 FromZygote = Forked | ForkFailed
-Upward = Ready | Serves | BootFailed | Stopped | CredentialsRefused | Asked | FromWorker | FromZygote
-ToWorker = SetSlots | DumpStacks | Quiet | Resume | Drain | Release | IsolateStarted | IsolateEnded
+Upward = (
+    Ready
+    | Serves
+    | BootFailed
+    | Stopped
+    | CredentialsRefused
+    | Asked
+    | FromWorker
+    | LoopBlocked
+    | MoveFailed
+    | FromZygote
+)
+ToWorker = SetSlots | SetMoved | DumpStacks | Quiet | Resume | Drain | Release | IsolateStarted | IsolateEnded
 ToKeeper = WatchChild | WatchIsolate | IsolateReaped | SupervisorState | Serves | Noted | Finish
 Downward = ToWorker | Fork | ToKeeper
 
@@ -248,62 +289,6 @@ def encode(message: Message) -> bytes:
     data = _encoder.encode(message)
     assert len(data) <= MAX_BYTES, type(message)
     return data
-
-
-def boot_failed(code: int, message: str, report: str = "") -> BootFailed:
-    """Returns a BootFailed whose texts fit into a message; keeps the end of the traceback."""
-    return BootFailed(code, sendable(message[:_MESSAGE_CHARS]), sendable(report[-_REPORT_CHARS:]))
-
-
-def ready(worker_type: str, activities: Mapping[str, str], hazards: Iterable[str] = ()) -> Ready:
-    """Returns a Ready with as many activities as fit, and the first hazards."""
-    named = {sendable(name): mode for name, mode in activities.items()}
-    found = tuple(sendable(hazard[:_HAZARD_CHARS]) for hazard in islice(hazards, _MOST_HAZARDS))
-    return Ready(sendable(worker_type), {name: named[name] for name in _as_many_as_fit(named)}, found)
-
-
-def serves(worker_type: str, takes: Mapping[str, Iterable[str] | None]) -> Serves:
-    """Returns a Serves with as many activities as fit."""
-    room = _LISTED_BYTES
-    kept: dict[str, tuple[str, ...] | None] = {}
-    for name, taken in takes.items():
-        listed = None if taken is None else tuple(map(sendable, sorted(taken)))
-        room -= len(_encoder.encode({sendable(name): listed}))
-        if room >= 0:
-            kept[sendable(name)] = listed
-    return Serves(sendable(worker_type), kept)
-
-
-def stopped(released: int, undelivered: Iterable[str]) -> Stopped:
-    """Returns a Stopped with as many undelivered activities as fit."""
-    return Stopped(released, tuple(_as_many_as_fit(undelivered)))
-
-
-def noted(at: float, level: str, event: str, fields: Mapping[str, Any]) -> Noted:
-    """Returns a Noted that fits into a message: long texts are cut, and containers are replaced by their length."""
-    return Noted(at, level, event, {name: _short(value) for name, value in fields.items()})
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, str):
-        return sendable(value[:_NOTE_CHARS])
-    if isinstance(value, int | float | None):
-        return value
-    return len(value) if hasattr(value, "__len__") else repr(value)
-
-
-def sendable(text: str) -> str:
-    """Replaces lone surrogates, as in undecodable file names, by question marks: JSON is sent as UTF-8."""
-    return text.encode(errors="replace").decode()
-
-
-def _as_many_as_fit(texts: Iterable[str]) -> Iterator[str]:
-    size = 0
-    for text in texts:
-        size += len(_encoder.encode(text)) + 16  # quotes, comma, colon and the mode
-        if size > _LISTED_BYTES:
-            return
-        yield text
 
 
 def decode(decoder: msgspec.json.Decoder[T], data: bytes | bytearray) -> T:

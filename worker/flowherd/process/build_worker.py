@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from flowherd.execution.busy_share import BusyShareMeter
 from flowherd.execution.gil_probe import GilProbe
 from flowherd.execution.loop_lag import LagProbe
 from flowherd.execution.loop_meter import LoopMeter
+from flowherd.execution.moved import MovedActivities
 from flowherd.execution.run_environment import RunEnvironment
 from flowherd.files.attempt_files import FileAccess
 from flowherd.files.scratch_folders import begin_sweep
@@ -40,7 +40,7 @@ from flowherd.worker.sibling_processes import Siblings
 from flowherd.worker.worker import SharedHost, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from flowherd.client.kruxia import KruxiaEngine
     from flowherd.execution.run_environment import Tracing
@@ -96,13 +96,10 @@ class BuiltWorker:
         most_slots: int,
     ) -> None:
         tokens = LedgerTokens(ledger, ask_keeper(segment, wakeups.wake_keeper)) if config.client_id else None
-        self._engine = _engine_for(config, registry, tokens, most_slots)
+        undecoded = {found.name for found in registry if found.mode is Mode.PROCESS}
+        self._engine = _engine_for(config, tokens, most_slots, undecoded)
         self._sdk_files = SdkFiles(config.api_url, tokens)
-        self._files = FileAccess(
-            lambda: EngineFiles(config.api_url, tokens),
-            new_loop(config.loop),
-            max_file_mb=config.max_file_mb,
-        )
+        self._files = _files(config, tokens)
         self._ledger = ledger
         self._hold = PollHold(ledger)
         self._wakeups = wakeups
@@ -110,7 +107,9 @@ class BuiltWorker:
         locks = place.locks or RecordLocks(wakeups.permits)
         secret = config.client_secret.get_secret_value() if config.client_secret else ""
         writer = RecordWriter(segment)
-        meter, self._load, self._watchdog = _measuring(registry, ledger, segment)
+        link = place.link if config.reports_blockers else None
+        parts = _measuring(registry, ledger, segment, link=link, cpus=config.cpus, undecoded=undecoded)
+        meter, moved, self._load, self._watchdog = parts
         self._streams = EngineStreams(self._engine)
         environment = RunEnvironment(
             process_index=place.index,
@@ -129,7 +128,9 @@ class BuiltWorker:
         seen = ledger.seen.of(segment.number)
         calls = self._rouse_keeper, self._polls_wait
         offers = Offers(ledger, segment, wakeups.wake_keeper)
-        host = SharedHost(ledger.segments, ledger.crash_history, seen, offers, siblings, isolates, *calls)
+        host = SharedHost(
+            ledger.segments, ledger.crash_history, seen, offers, siblings, isolates, moved, *calls
+        )
         self.worker = Worker(config, registry, self._engine, writer, environment, host)
         asyncio.get_running_loop().add_reader(wakeups.of(segment.number), self._heed_wakeup)
         segment.set_clock(Clock.READY_AT, time.monotonic())
@@ -159,18 +160,21 @@ class BuiltWorker:
         await self._files.aclose()
         await self._sdk_files.aclose()
         await self._engine.aclose()
+        await self.worker.aclose()
+
+
+def _files(config: WorkerConfig, tokens: LedgerTokens | None) -> FileAccess:
+    """Returns the files of attempts, moved by clients that are made when one is first needed."""
+    return FileAccess(
+        lambda: EngineFiles(config.api_url, tokens), new_loop(config.loop), max_file_mb=config.max_file_mb
+    )
 
 
 def _engine_for(
-    config: WorkerConfig, registry: Registry, tokens: LedgerTokens | None, most_slots: int
+    config: WorkerConfig, tokens: LedgerTokens | None, most_slots: int, undecoded: Collection[str]
 ) -> KruxiaEngine:
     """Returns a client with connections for all slots; parameters for isolates stay encoded."""
-    return connect(
-        config,
-        tokens,
-        connections=min(most_slots, MOST_CONNECTIONS) + 2,
-        undecoded=frozenset(found.name for found in registry if found.mode is Mode.PROCESS),
-    )
+    return connect(config, tokens, connections=min(most_slots, MOST_CONNECTIONS) + 2, undecoded=undecoded)
 
 
 def _isolates(
@@ -190,24 +194,36 @@ def _isolates(
 
 
 def _measuring(
-    registry: Registry, ledger: Ledger, segment: Segment
-) -> tuple[LoopMeter, BusyShareMeter, Watchdog]:
-    """Returns a meter of the running loop that writes to `segment`, the publisher of its numbers, and a watchdog.
+    registry: Registry,
+    ledger: Ledger,
+    segment: Segment,
+    *,
+    link: Link | None,
+    cpus: int,
+    undecoded: set[str],
+) -> tuple[LoopMeter, MovedActivities, BusyShareMeter, Watchdog]:
+    """Returns a meter of the running loop, what moves by its figures, their publisher, and a watchdog.
 
     Args:
         registry: the hosted activities.
         ledger: counts how often the host has claimed an activity.
         segment: a segment that is already open, since opening clears it.
+        link: to the supervisor, which moves what blocks; None where nothing moves.
+        cpus: the host's CPUs.
+        undecoded: see `MovedActivities`.
 
     """
-    measures = ActivityProfiles({found.name: _PLACES[found.mode] for found in registry}, segment.work)
-    meter = LoopMeter(segment.writer_of(Cell.ON_LOOP), measures.by_name)
-    load = BusyShareMeter(segment, meter, measures)
+    profiles = ActivityProfiles({found.name: _PLACES[found.mode] for found in registry}, segment.work)
+    meter = LoopMeter(segment.writer_of(Cell.ON_LOOP), profiles.by_name)
+    moved = MovedActivities(
+        registry, cpus=cpus, link=link, meter=meter, profiles=profiles, undecoded=undecoded
+    )
+    load = BusyShareMeter(segment, meter, profiles)
     meter.on_busy = LagProbe(meter.stepping.is_set, load).start
     meter.on_long_step = lambda step_s: segment.add(Cell.BLOCKED_US, int(step_s * 1e6))
-    probe = GilProbe(meter, measures.by_name)
+    probe = GilProbe(meter, profiles.by_name)
     ids = partial(_ids_on_loop, ledger, segment)
-    return meter, load, Watchdog(meter, threading.get_ident(), segment.note_block, probe, ids)
+    return meter, moved, load, Watchdog(meter, segment.note_block, probe, ids=ids, occupied=moved.occupied)
 
 
 def _ids_on_loop(ledger: Ledger, segment: Segment) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from flowherd.errors import AppImportError, ConfigurationError
 from flowherd.execution.load_app import LoadedApp, choose_worker_type, load_app
 from flowherd.exit_codes import Exit
-from flowherd.link.messages import BootFailed, boot_failed
+from flowherd.link.bounded_messages import boot_failed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from flowherd.link.messages import BootFailed
 
 
 def load(

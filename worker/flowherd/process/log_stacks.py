@@ -10,7 +10,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from flowherd.leases.record_ids import ids_of
-from flowherd.process.user_frames import innermost
+from flowherd.user_code import innermost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger
 
     from flowherd.ledger import Ledger, Segment
-    from flowherd.process.user_frames import Place
+    from flowherd.user_code import Place
 
 _FRAMES = 25
 

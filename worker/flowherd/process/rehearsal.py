@@ -34,8 +34,9 @@ from flowherd.execution.lifespan import enter
 from flowherd.files.scratch_folders import default_base
 from flowherd.ledger import Cause, Ledger, records_needed
 from flowherd.ledger.wakeups import Wakeups
+from flowherd.link.bounded_messages import ready
 from flowherd.link.link import Link
-from flowherd.link.messages import Quiet, Resume, SetSlots, decode_downward, ready
+from flowherd.link.messages import Quiet, Resume, SetSlots, decode_downward
 from flowherd.process.build_worker import BuiltWorker, WorkerPlace
 from flowherd.process.supervisor_commands import execute
 from flowherd.sdk.registry import Registry

@@ -65,7 +65,10 @@ def run(app_name: str, app_dir: str, settings: Settings) -> int:
     gc.freeze()  # the app's objects stay: no collection need visit them again
     loop = new_loop(config.loop)()
     asyncio.set_event_loop(loop)
-    return run_to_the_end(loop, _Solo(config, registry, tracing, settings.auth_grace).run())
+    solo = _Solo(config, registry, tracing, settings.auth_grace)
+    return run_to_the_end(
+        loop, solo.run(), lambda: _tell(loop, solo.end, Exit.INTERNAL, "cancels do not stop")
+    )
 
 
 class _Solo:
@@ -78,6 +81,7 @@ class _Solo:
         self._tracing = tracing
         self._registry = registry
         self._auth_grace_s = auth_grace_s
+        self._built: BuiltWorker | None = None
         self._code = Exit.CLEAN
         self._signals = 0
 
@@ -106,9 +110,9 @@ class _Solo:
                 ledger,
                 wakeups,
                 auth_grace_s=self._auth_grace_s,
-                refused=lambda reason: _tell(loop, self._end, Exit.CREDENTIALS_REFUSED, reason),
+                refused=lambda reason: _tell(loop, self.end, Exit.CREDENTIALS_REFUSED, reason),
             ),
-            lambda: _tell(loop, self._end, Exit.INTERNAL, "nobody keeps the leases any more"),
+            lambda: _tell(loop, self.end, Exit.INTERNAL, "nobody keeps the leases any more"),
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._heed_signal, number)
@@ -129,6 +133,7 @@ class _Solo:
 
     def _heed_signal(self, number: int) -> None:
         """Drains on the first signal, requeues on the second, exits at once on the third."""
+        assert self._built is not None
         self._signals += 1
         log.info("signal_received", signal=signal.Signals(number).name, count=self._signals)
         if self._signals == 1:
@@ -138,9 +143,9 @@ class _Solo:
         else:
             os._exit(Exit.RELEASED)
 
-    def _end(self, code: Exit, reason: str) -> None:
+    def end(self, code: Exit, reason: str) -> None:
         """Requeues all activities, because going on is useless."""
-        if self._code is Exit.CLEAN:
+        if self._code is Exit.CLEAN and self._built is not None:
             self._code = code
             log.error("giving_up", reason=reason, exit_code=int(code))
             self._built.worker.release(RELEASE_S)

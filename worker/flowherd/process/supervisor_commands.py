@@ -20,6 +20,7 @@ from flowherd.link.messages import (
     Quiet,
     Release,
     Resume,
+    SetMoved,
     SetSlots,
     decode_downward,
 )
@@ -106,6 +107,8 @@ def execute(worker: Worker, message: Downward) -> None:
     match message:
         case SetSlots(limit, n):
             worker.set_slots(limit, n)
+        case SetMoved(moved, kept):
+            worker.set_moved(moved, kept)
         case Quiet():
             worker.quiet()
         case Resume():

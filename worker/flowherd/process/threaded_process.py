@@ -26,7 +26,8 @@ from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exit_codes import Exit
 from flowherd.free_threading import gil_watched
 from flowherd.ledger.host_permits import RecordLocks
-from flowherd.link.messages import BootFailed, Downward, Stopped, boot_failed, stopped
+from flowherd.link.bounded_messages import boot_failed, stopped
+from flowherd.link.messages import BootFailed, Downward, Stopped
 from flowherd.link.split_over_threads import keys_of, orders_of
 from flowherd.process.build_worker import WorkerPlace
 from flowherd.process.load_app_or_report import load
@@ -170,7 +171,7 @@ class _Crew:
             loop = new_loop(setup.config.loop)()
             asyncio.set_event_loop(loop)
             end_forked_copies.guard(loop, self._link)
-            last_word = run_to_the_end(loop, self._work(number, setup))
+            last_word = run_to_the_end(loop, self._work(number, setup), lambda: leave(Exit.INTERNAL))
         except BaseException as error:  # noqa: BLE001 - the main thread raises it and ends the process
             self._heard.put(_Raised(error))
         else:

@@ -16,8 +16,9 @@ from flowherd.event_loop import new_loop, run_to_the_end
 from flowherd.execution.lifespan import LEAVE_S, enter
 from flowherd.exit_codes import Exit
 from flowherd.ledger import Cell
+from flowherd.link.bounded_messages import boot_failed, ready, serves
 from flowherd.link.link import Link, LinkClosed
-from flowherd.link.messages import BootFailed, Message, boot_failed, ready, serves
+from flowherd.link.messages import BootFailed, Message
 from flowherd.process.build_worker import BuiltWorker, WorkerPlace
 from flowherd.process.load_app_or_report import load
 from flowherd.process.printed_lines import log_what_is_printed
@@ -102,7 +103,8 @@ def main(setup: ChildSetup, link: Link) -> int:
     asyncio.set_event_loop(loop)
     end_forked_copies.guard(loop, link)
     try:
-        stopped = run_to_the_end(loop, _work(setup, loaded.registry, link, orders, tracing))
+        work = _work(setup, loaded.registry, link, orders, tracing)
+        stopped = run_to_the_end(loop, work, lambda: leave(Exit.INTERNAL))
     except LifespanFailed as error:
         return refuse(link, boot_failed(Exit.BOOT_FAILED, str(error), error.report))
     send_last(link, stopped)

@@ -59,6 +59,7 @@ class ActivityDefinition:
         name: the activity's name in the engine.
         handler: the function to call with the arguments that `binding` makes.
         mode: where the handler runs.
+        is_placed: True when its code or the settings file says where.
         timeout_s: the longest an attempt may run, in seconds; None for the engine's or the worker's limit.
         max_memory_mb: the limit of the isolate's resident memory in MB, None for no limit.
         max_concurrent: how many attempts of it may run at the same time on this host, None for no limit.
@@ -72,6 +73,7 @@ class ActivityDefinition:
     name: str
     handler: Callable[..., Any] = field(repr=False)
     mode: Mode
+    is_placed: bool = False
     timeout_s: float | None = None
     max_concurrent: int | None = None
     max_memory_mb: int | None = None
@@ -137,6 +139,7 @@ def adjusted(definition: ActivityDefinition, options: ActivityOptions) -> Activi
     return replace(
         definition,
         mode=mode,
+        is_placed=definition.is_placed or _is_placed(options),
         timeout_s=definition.timeout_s if timeout_s is None else float(timeout_s),
         max_concurrent=max_concurrent or definition.max_concurrent,
         max_memory_mb=max_memory_mb or definition.max_memory_mb,
@@ -192,6 +195,10 @@ def _name(name: Any, where: str) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_placed(options: ActivityOptions) -> bool:
+    return options.get("offload") is not None or bool(options.get("offload_to_thread"))
 
 
 def _mode(options: ActivityOptions, where: str, definition: ActivityDefinition) -> Mode:

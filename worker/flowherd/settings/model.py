@@ -34,7 +34,7 @@ from flowherd.settings.worker_config import (
 SUPERVISOR_ONLY = frozenset(
     {
         "processes", "max_restarts", "restart_window", "poison_after", "max_tasks_per_child", "max_memory_per_child",
-        "isolate_max_tasks", "boot_timeout", "preload", "parallel", "admin",
+        "isolate_max_tasks", "boot_timeout", "preload", "parallel", "admin", "offload_blockers",
     }
 )  # fmt: skip
 FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU = 8, 4  # each has an isolate: memory, while most only wait
@@ -186,6 +186,12 @@ class Settings(BaseModel):
         "free-threaded Python such as python3.14t); auto = processes",
         "auto",
     )
+    offload_blockers: Literal["auto", "declared"] | None = _env(
+        "WORKER_OFFLOAD",
+        "auto: an activity that blocks the event loop moves to isolates, unless its code or the file says where it "
+        "runs; declared: nothing moves; by default auto with two processes or more, else declared",
+        None,
+    )
     loop: Literal["auto", "uvloop", "asyncio"] = _env(
         "WORKER_LOOP", "event loop: auto, uvloop or asyncio", "auto"
     )
@@ -281,6 +287,8 @@ class Settings(BaseModel):
             cancel_grace_s=self.cancel_grace,
             poison_after=self.poison_after,
             suspects_at_once=max(FEWEST_SUSPECTS_AT_ONCE, SUSPECTS_PER_CPU * usable_cpus),
+            cpus=usable_cpus,
+            reports_blockers=self.offload_blockers != "declared",
             isolate_max_tasks=self.isolate_max_tasks,
             boot_timeout_s=self.boot_timeout,
             max_reply_mb=self.max_reply_mb,

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 CONFIG_VARIABLE = "KRUXIAFLOW_WORKER_CONFIG"
-_OTHER_WORKER_VARIABLE = "WORKER_TYPE"  # also read by the stock SDK's scripts
+_OTHER_VARIABLES = {
+    "worker": "WORKER_TYPE",  # also read by the stock SDK's scripts
+    "offload_blockers": "FLOWHERD_OFFLOAD",
+}
+_FLAGS = {"offload_blockers": "--offload"}  # where the flag does not have the setting's name
 _AUTO = frozenset({"processes", "concurrency"})  # take `auto` in place of a number
 _NO_NUMBER = frozenset({"int_parsing", "int_type", "int_from_float"})
 _WORDS = {
@@ -97,7 +101,7 @@ def _loaded(sources: Iterable[_Found], ignored: Collection[str] = ()) -> Loaded:
 
 def flag_of(name: str) -> str:
     """Returns the flag of a field."""
-    return "--" + name.replace("_", "-")
+    return _FLAGS.get(name) or "--" + name.replace("_", "-")
 
 
 def variable_of(name: str) -> str:
@@ -117,8 +121,9 @@ def _from_environment() -> _Found:
         for name, variable in variables.items()
         if os.environ.get(variable)
     }
-    if "worker" not in found and (worker_type := os.environ.get(_OTHER_WORKER_VARIABLE)):
-        found["worker"] = (worker_type, _OTHER_WORKER_VARIABLE)
+    for name, variable in _OTHER_VARIABLES.items():
+        if name not in found and (value := os.environ.get(variable)):
+            found[name] = (value, variable)
     return found
 
 

@@ -68,6 +68,8 @@ class WorkerConfig(BaseModel):
     cancel_grace_s: float = Field(default=5.0, ge=0)
     poison_after: int = Field(default=3, ge=0)
     suspects_at_once: int = Field(default=8, ge=1)  # in isolates, on the whole host
+    cpus: int = Field(default=1, ge=1)  # that the host may use
+    reports_blockers: bool = False  # the supervisor may move what blocks the loop to isolates
     isolate_max_tasks: int = Field(default=100, ge=1)
     boot_timeout_s: float = Field(default=30.0, gt=0)
     call_deadline_s: float = Field(default=30.0, gt=0)

@@ -13,6 +13,8 @@ from collections import deque
 from itertools import chain, zip_longest
 from typing import TypeAlias
 
+from flowherd.own_tasks import OwnTask
+
 NEXT_AFTER_S = 0.25  # the next address is tried after this delay, as in httpx
 
 Address: TypeAlias = "tuple[int, int, tuple[object, ...]]"  # family, protocol, socket address
@@ -27,12 +29,12 @@ async def dial(host: str, port: int) -> socket.socket:
 
     """
     waiting = deque(await _addresses(host, port))
-    running: set[asyncio.Task[socket.socket]] = set()
+    running: set[OwnTask[socket.socket]] = set()
     failures: list[BaseException] = []
     try:
         while waiting or running:
             if waiting:
-                running.add(asyncio.get_running_loop().create_task(_connected(*waiting.popleft())))
+                running.add(OwnTask(_connected(*waiting.popleft())))
             patience_s = NEXT_AFTER_S if waiting else None
             done, _ = await asyncio.wait(running, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
             for attempt in done:
@@ -42,8 +44,12 @@ async def dial(host: str, port: int) -> socket.socket:
                 failures.append(failure)
             running -= done
     finally:
+        for unfinished in running:
+            unfinished.end()
+        if running:
+            await asyncio.wait(running)
         for attempt in running:
-            if not attempt.cancel() and not attempt.cancelled() and attempt.exception() is None:
+            if not attempt.cancelled() and attempt.exception() is None:
                 attempt.result().close()
     if len(failures) == 1:
         raise failures[0]

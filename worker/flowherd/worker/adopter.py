@@ -202,7 +202,7 @@ class Adopter:
                 continue
             del self._waiting[index]
             if standing is Standing.GOOD and not self._is_claimed_anew(adopted):
-                self._writer.stands(index, WAITING)
+                self._writer.waits(index, WAITING)
                 self._reached("after_good")
                 yield adopted
             else:

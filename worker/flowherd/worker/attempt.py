@@ -95,9 +95,10 @@ class Attempt(RunState):
         begun_at: the time of the handler's first step in monotonic seconds, 0 before.
         ended_at: the time of the outcome in monotonic seconds, even if the handler never began; 0 before.
         due_at: its deadline in monotonic seconds, infinity for none.
-        is_suspect: True when a process has died while this activity ran.
+        is_suspect: True when this activity may have ended a process (`flowherd.leases.suspects`).
         is_apart: True when it runs in an isolate because it is a suspect.
         is_isolated: True when its handler runs in an isolate, for any reason.
+        is_in_thread: True when its handler runs in a thread of the worker's process.
         is_alone: True when it runs alone because it is a suspect and there are no isolates.
         was_named: True when it was logged that it has not begun.
         outcome: the outcome to deliver, or the death of its isolate; None before.
@@ -110,8 +111,8 @@ class Attempt(RunState):
 
     __slots__ = (
         "begun_at", "claimed_at", "due_at", "ended_at", "executor", "handle", "id", "index", "is_alone", "is_apart",
-        "is_isolated", "is_suspect", "kept", "lease_s", "outcome", "pair", "records", "sequence", "usage_place",
-        "was_named",
+        "is_in_thread", "is_isolated", "is_suspect", "kept", "lease_s", "outcome", "pair", "records", "sequence",
+        "usage_place", "was_named",
     )  # fmt: skip
 
     def __init__(
@@ -134,7 +135,7 @@ class Attempt(RunState):
         self.claimed_at = claimed_at
         self.begun_at = self.ended_at = 0.0
         self.due_at = claimed_at + limit_s
-        self.is_suspect = self.is_apart = self.is_alone = self.is_isolated = False
+        self.is_suspect = self.is_apart = self.is_alone = self.is_isolated = self.is_in_thread = False
         self.was_named = False
         self.outcome: Completed | Failed | Died | None = None
         self.kept: bytes | None = None

@@ -44,11 +44,18 @@ if TYPE_CHECKING:
 _ACCEPTED = Delivered.ACCEPTED  # a module constant: an enum lookup per activity is slow
 _LOST = Ending.LOST  # also after an internal error: the lease ends, and another worker runs the activity
 _ENDINGS = dict.fromkeys(Delivered, _LOST) | dict.fromkeys(
-    (Delivered.ACCEPTED, Delivered.LAST, Delivered.REPLACED), Ending.FAILED
+    (Delivered.ACCEPTED, Delivered.LAST, Delivered.REPLACED, Delivered.UNDELIVERED), Ending.FAILED
 )
-_REFUSED = Failed(
-    "INVALID_OUTPUT", "the engine refused the output: see output_refused in the log", retryable=False
-)
+_INSTEAD = {  # of the output
+    Delivered.REPLACED: Failed(
+        "INVALID_OUTPUT", "the engine refused the output: see output_refused in the log", retryable=False
+    ),
+    Delivered.UNDELIVERED: Failed(
+        "NOT_DELIVERED",
+        "the engine never took the output: see output_not_delivered in the log",
+        retryable=True,
+    ),
+}
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -107,6 +114,7 @@ class Attempts:
             self._table,
             executors,
             self,
+            grace_s=config.cancel_grace_s,
             clock=clock,
             log_completed=config.log_activities,
         )
@@ -114,7 +122,6 @@ class Attempts:
         self._posts: list[Attempt] = []
         meter.on_turn_end = self._turn_ended
         self._is_abandoned = False
-        self._frozen_us = writer.segment.get(Cell.FROZEN_US)
         self._say_running = writer.segment.writer_of(Cell.RUNNING)
         self._say_held = writer.segment.writer_of(Cell.HELD)
 
@@ -154,9 +161,7 @@ class Attempts:
         """A poll has ended that had reserved so many slots, and was sent at `asked_at`."""
         self._records.begin_batch(batch.reply if batch.activities else b"")
         try:
-            commands = self._table.polled(
-                reserved, batch.activities, batch.undecodable, asked_at=asked_at, now=self._clock()
-            )
+            commands = self._table.polled(reserved, batch.activities, batch.undecodable, asked_at=asked_at)
         finally:
             self._records.end_batch()
         self._performer.perform(commands)
@@ -164,19 +169,13 @@ class Attempts:
 
     def resize(self, limit: int) -> None:
         """Sets the number of slots."""
-        self._performer.perform(self._table.resized(limit, self._clock()))
+        self._performer.perform(self._table.resized(limit))
 
     # The keeper
 
     def heed_verdicts(self) -> None:
-        """Stops attempts whose lease the keeper found lost, closes those that it has settled, and hears of freezes."""
+        """Stops attempts whose lease the keeper found lost, and closes those that it has settled."""
         segment = self._writer.segment
-        frozen_us, self._frozen_us = (
-            segment.get(Cell.FROZEN_US) - self._frozen_us,
-            segment.get(Cell.FROZEN_US),
-        )
-        if frozen_us:
-            self._table.stood_still(frozen_us / 1e6)
         for attempt in self._table.owed():
             if segment.standing(attempt.index, attempt.sequence) not in FINAL:
                 continue
@@ -194,7 +193,7 @@ class Attempts:
         was_waiting = self._adopter.is_waiting
         for adopted in self._adopter.answered():
             if adopted is None:
-                self._performer.perform(self._table.polled(1, now=self._clock()))
+                self._performer.perform(self._table.polled(1))
             else:
                 self._go_on_with(adopted)
         self._take_offers()
@@ -207,7 +206,7 @@ class Attempts:
         log.info("activity_adopted", from_process=adopted.from_process, **named(who.fields()))
         self._records.begin_adopted(adopted.place)
         try:
-            commands = self._table.polled(1, [one], asked_at=adopted.claimed_at, now=self._clock())
+            commands = self._table.polled(1, [one], asked_at=adopted.claimed_at)
         finally:
             self._records.end_batch()
         self._performer.perform(commands)
@@ -298,12 +297,12 @@ class Attempts:
         ending, told = _ENDINGS[end], outcome if isinstance(outcome, Failed) else None
         if told is None:
             ending = Ending.COMPLETED if end is _ACCEPTED else ending
-            told = _REFUSED if end is Delivered.REPLACED else None
+            told = _INSTEAD.get(end)
         elif end is Delivered.LAST:
             told = replace(told, retryable=False)
         if attempt.outcome is outcome and attempt.is_reporting and not self._is_abandoned:
             self._records.reported(attempt.activity.name, time.monotonic() - began)
-            self._performer.perform(self._table.delivered(attempt, ending, self._clock(), told))
+            self._performer.perform(self._table.delivered(attempt, ending, told))
         self._acknowledged(attempt.activity.workflow_id)
 
     def reject(self, command: Reject) -> None:

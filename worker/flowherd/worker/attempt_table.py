@@ -14,6 +14,7 @@ When the engine hands out an activity that is already held, the state pair decid
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -89,11 +90,11 @@ class AttemptTable:
             return 0
         return self._admission.room(self.backlog.crowd)
 
-    def resized(self, limit: int, now: float) -> list[Command]:
+    def resized(self, limit: int) -> list[Command]:
         """The number of slots has changed; claimed attempts keep the slots they need."""
         self.slots.resize(limit)
         self._commands.append(_WAKE)
-        self._admit(now)
+        self._admit()
         return self._given()
 
     @property
@@ -117,7 +118,6 @@ class AttemptTable:
         undecodable: Sequence[Undecodable] = (),
         *,
         asked_at: float = 0.0,
-        now: float,
     ) -> list[Command]:
         """A poll with `reserved` slots has ended; its leases count from `asked_at`, when it was sent."""
         self.slots.give_back(reserved)
@@ -127,7 +127,7 @@ class AttemptTable:
             owed = self._owed.get(activity.activity_id)
             if owed is None or not self._claimed_again(owed, activity, asked_at):
                 self._claim(activity, asked_at)
-        self._admit(now)
+        self._admit()
         return self._given()
 
     def begin(self, attempt: Attempt, now: float) -> bool:
@@ -144,7 +144,7 @@ class AttemptTable:
         """Notes that an attempt has a slot, while others of its name have all permits (`max_concurrent`)."""
         self.backlog.waits_for_permit(attempt)
 
-    def finished(self, attempt: Attempt, outcome: Completed | Failed | Died, now: float) -> list[Command]:
+    def finished(self, attempt: Attempt, outcome: Completed | Failed | Died) -> list[Command]:
         """The handler has ended, or cannot begin; ignored for an attempt that is over."""
         if attempt not in self.slots.attempts or self._is_abandoned:
             return []
@@ -159,19 +159,17 @@ class AttemptTable:
             self._report(attempt, attempt.decided(outcome))
         self._records.follow(attempt)
         self._leave(attempt)
-        self._admit(now)
+        self._admit()
         return self._given()
 
-    def delivered(
-        self, attempt: Attempt, ending: Ending, now: float, told: Failed | None = None
-    ) -> list[Command]:
+    def delivered(self, attempt: Attempt, ending: Ending, told: Failed | None = None) -> list[Command]:
         """The delivery has ended; ignored for a withdrawn one. `told` is the failure that was delivered, if any."""
         if not attempt.is_reporting or self._is_abandoned:
             return []
         attempt.acknowledge()
         self._delivering -= 1
         self._close(attempt, ending, told)
-        self._admit(now)
+        self._admit()
         return self._given()
 
     def rejected(self) -> None:
@@ -189,7 +187,7 @@ class AttemptTable:
         else:
             self._withdraw(attempt)
         self._close(attempt, Ending.LOST)
-        self._admit(now)
+        self._admit()
         return self._given()
 
     def settled(self, attempt: Attempt) -> list[Command]:
@@ -211,7 +209,7 @@ class AttemptTable:
             if attempt.due_at <= now:
                 self._overdue(attempt, now)
         self._time_limits.look_again(self._pending())
-        self._admit(now)
+        self._admit()
         return self._given()
 
     def release(self, now: float, last_chance_s: float) -> list[Command]:
@@ -277,19 +275,16 @@ class AttemptTable:
         self._close(attempt, Ending.FAILED)
         return False
 
-    def _admit(self, now: float) -> None:
+    def _admit(self) -> None:
         """Starts waiting attempts in order, as far as there are slots and no obstacles."""
         if not self.backlog.queue or self._is_releasing:
             return
-        attempt, again_at = self.backlog.next_start(now)
-        while attempt is not None:
+        while (attempt := self.backlog.next_start()) is not None:
             attempt.admit()
             self.slots.enter(attempt)
             self.backlog.started(attempt)
             self._records.follow(attempt)
             self._commands.append(Start(attempt))
-            attempt, again_at = self.backlog.next_start(now)
-        self._time_limits.look_at(again_at)
 
     def _leave(self, attempt: Attempt) -> None:
         """Frees the attempt's slot."""
@@ -341,7 +336,11 @@ class AttemptTable:
 
     def _not_begun(self, attempt: Attempt, now: float) -> None:
         """Warns once; requeues when no progress explains the wait."""
+        rivals = self._admission.rivals(attempt.activity.name)
         overdue = self.backlog.overdue(attempt, now, self._records.begun_at)
+        if overdue.is_over and (busy_until := self._records.busy_until(rivals)) > now:
+            attempt.due_at = busy_until  # what shares its CPUs runs, so it still has a turn to come
+            overdue = replace(overdue, is_over=False)
         if overdue.is_new:
             self._commands.append(WarnNotBegun(attempt, overdue.waited_s, overdue.reason))
         if overdue.is_over:

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from flowherd.activities_and_outcomes import Activity, Failed
     from flowherd.attempt_ids import AttemptIds
@@ -63,12 +63,16 @@ class Records(Protocol):
         """Returns the start of the newest running attempt of this name on the host (monotonic s), 0 for none."""
         ...
 
+    def busy_until(self, names: Collection[str]) -> float:
+        """Returns when the limit of the last running attempt of these names ends (monotonic s), 0 for none."""
+        ...
+
 
 class History(Protocol):
-    """The activities that were running when a process died."""
+    """The activities that may have ended a process."""
 
     @property
-    def any_charged(self) -> bool:
+    def any_suspects(self) -> bool:
         """True when there are any."""
         ...
 
@@ -77,8 +81,8 @@ class History(Protocol):
         """True when the next batch may hold one."""
         ...
 
-    def is_charged(self, activity_id: str) -> bool:
-        """True when a process has died while this activity ran."""
+    def is_suspect(self, activity_id: str) -> bool:
+        """True when this activity may have ended a process."""
         ...
 
 
@@ -88,10 +92,6 @@ class Profile(Protocol):
     @property
     def busy_mean_s(self) -> float:
         """The recent mean of seconds that an activity occupied this process."""
-        ...
-
-    def blocks(self, name: str) -> bool:
-        """True if the activity lately blocked the loop long enough to delay others."""
         ...
 
 
@@ -109,6 +109,10 @@ class Catalog(Protocol):
 
     def runs_on_loop(self, name: str) -> bool:
         """True when the activity's handler runs on the event loop."""
+        ...
+
+    def rivals(self, name: str) -> Collection[str]:
+        """Returns all moved activities, when this is one of them: they share CPUs. Else none."""
         ...
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING
 
 from flowherd.worker.admission import Crowd, Obstacle
@@ -79,19 +78,17 @@ class Backlog:
         self.crowd.waiting_to_be_alone -= attempt.is_alone
         return True
 
-    def next_start(self, now: float) -> tuple[Attempt | None, float]:
-        """Returns the first attempt that may start now, or None, and the latest time to check again."""
-        again_at = inf
+    def next_start(self) -> Attempt | None:
+        """Returns the first attempt that may start now, or None."""
         if not self.queue or not self._slots.is_any_free:
-            return None, again_at
+            return None
         for attempt in self.queue.values():
-            obstacle = self.obstacle(attempt, now)
+            obstacle = self.obstacle(attempt)
             if obstacle is None:
-                return attempt, again_at
+                return attempt
             if obstacle.is_for_all:
                 break
-            again_at = min(again_at, obstacle.until)
-        return None, again_at
+        return None
 
     def started(self, attempt: Attempt) -> None:
         """Notes that an attempt has a slot."""
@@ -100,7 +97,6 @@ class Backlog:
             self.crowd.waiting_to_be_alone -= attempt.is_alone
             self.crowd.alone += attempt.is_alone
             self.crowd.apart += attempt.is_apart
-        self._admission.note_started(attempt.activity.name)
 
     def begun(self, attempt: Attempt) -> None:
         """Notes the first step of an attempt's handler."""
@@ -114,7 +110,6 @@ class Backlog:
         if attempt.is_suspect:
             self.crowd.alone -= attempt.is_alone
             self.crowd.apart -= attempt.is_apart
-        self._admission.note_ended(attempt.activity.name, self._slots.attempts)
         if self._detached and self._detached.get(attempt.id) is attempt:
             del self._detached[attempt.id]
 
@@ -129,21 +124,21 @@ class Backlog:
         """Notes that an attempt has a slot, while others of its name have all permits."""
         self._wait_for_permits.add(attempt)
 
-    def obstacle(self, attempt: Attempt, now: float) -> Obstacle | None:
+    def obstacle(self, attempt: Attempt) -> Obstacle | None:
         """Returns the obstacle between an attempt and a free slot, None when it may start."""
         if self._detached and attempt.id in self._detached:
             return Obstacle("the handler of an earlier claim of it has not ended")
-        return self._admission.obstacle(attempt, self._slots.attempts, self.crowd, now)
+        return self._admission.obstacle(attempt, self._slots.attempts, self.crowd)
 
-    def reason(self, attempt: Attempt, now: float) -> str:
+    def reason(self, attempt: Attempt) -> str:
         """Returns the reason why an attempt has not begun, for logs and status."""
         if attempt.pair == ADMITTED:
             if attempt in self._wait_for_permits:
-                return "others of its name have all permits (max_concurrent)"
+                return "others have all permits: those of its max_concurrent, or of the CPUs for moved activities"
             return "it has a slot, but its loop, thread or isolate has not begun it"
         if not self._slots.is_any_free:
             return "all slots are taken"
-        obstacle = self.obstacle(attempt, now)
+        obstacle = self.obstacle(attempt)
         return "it is about to start" if obstacle is None else obstacle.reason
 
     def overdue(self, attempt: Attempt, now: float, begun_at: Callable[[str], float]) -> Overdue:
@@ -163,4 +158,4 @@ class Backlog:
         if attempt in self._wait_for_permits and limit_at <= now:
             limit_at = begun_at(attempt.activity.name) + 2 * attempt.limit_s
         attempt.due_at = limit_at
-        return Overdue(waited_s, self.reason(attempt, now), is_new, limit_at <= now)
+        return Overdue(waited_s, self.reason(attempt), is_new, limit_at <= now)

@@ -3,20 +3,22 @@
 `reporter.py` sends it; `client/circuit.py` makes it wait during an outage.
 
 A delivery is not an outcome: an undelivered success stays a success. It becomes a failure only when the engine itself
-refuses its bytes for good (protocol.md §6.4, faults.md E5, E6, E27), or when a proxy has refused them for as long as
-the activity may run, counted from its first answer (faults.md N7).
+refuses its bytes for good (protocol.md §6.4, faults.md E5, E6, E27), or when for ten minutes, or the activity's own
+limit if that is longer, only others have answered in the engine's place, counted from the first such answer (faults.md
+N7): then a retryable one. A 413 of a proxy speaks of this body alone, and ends it after the activity's limit.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from flowherd.activities_and_outcomes import Completed, Failed
 from flowherd.backoff import Backoff
 from flowherd.client.engine_protocol import Answer, Verdict
-from flowherd.errors import EngineMisconfigured, EngineUnavailable, ForeignReply
+from flowherd.errors import EngineMisconfigured, EngineUnavailable, ForeignReply, NotAcknowledged
 from flowherd.transport.stall_detection import LARGE_BODY_BYTES
 from flowherd.worker.activity_log import described, say
 
@@ -32,7 +34,7 @@ FAIL_TRIES = (
     40  # `fail` is not idempotent, but a worker_id per poll makes a late repeat harmless (protocol.md §7)
 )
 _BACKOFF = Backoff()
-_IN_THE_END = {404: Verdict.UNKNOWN, 409: Verdict.GONE}  # REFUSED for other statuses
+OUTAGE_S = 600.0  # of answers that are no verdict, at least, before a computed success is given up
 
 
 class Delivered(Enum):
@@ -41,6 +43,9 @@ class Delivered(Enum):
     ACCEPTED = "accepted"
     LAST = "accepted as the last"  # a failure, after which the engine makes no other attempt, even of a retryable one
     REPLACED = "replaced"  # the engine refused the output; a failure was delivered instead
+    UNDELIVERED = (
+        "undelivered"  # the engine never answered for the output; a retryable failure was delivered instead
+    )
     GONE = "gone"  # the attempt no longer belonged to this worker
     DROPPED = "dropped"  # the engine does not know the activity, or refuses every form of the outcome
     WITHDRAWN = "withdrawn"  # the delivery was no longer wanted
@@ -65,7 +70,7 @@ class Delivery:
             withdraws the delivery.
         outcome: the outcome, the same at every try.
         on_done: called once, with the result.
-        timeout_s: the activity's own limit, None without one; until it is over, a proxy's answer is not a verdict.
+        timeout_s: the activity's own limit, None without one.
         sent_as: the worker_id for which `body` was encoded.
         body: the encoded completion, if it exists already.
 
@@ -78,8 +83,8 @@ class Delivery:
     """
 
     __slots__ = (
-        "_foreign_until", "_is_replacement", "_retries", "_successes", "activity_id", "body", "in_doubt", "is_alone",
-        "is_large", "on_done", "outcome", "sent_as", "timeout_s", "tries", "who", "worker_id",
+        "_failing_since", "_replaced", "_retries", "_since", "_successes", "activity_id", "body", "in_doubt",
+        "is_alone", "is_large", "on_done", "outcome", "sent_as", "timeout_s", "tries", "who", "worker_id",
     )  # fmt: skip
 
     def __init__(
@@ -101,10 +106,12 @@ class Delivery:
         self.sent_as = sent_as
         self.body = body
         self.is_large = isinstance(outcome, Completed) and len(outcome.output) > LARGE_BODY_BYTES
-        self.in_doubt = self.is_alone = self._is_replacement = False
+        self.in_doubt = self.is_alone = False
+        self._replaced: Delivered | None = None
         self.tries = self._retries = 0
+        self._failing_since = 0.0
         self._successes: int | None = None
-        self._foreign_until: float | None = None
+        self._since: dict[tuple[type[EngineError], bool], float] = {}  # kind of answer → when it began
 
     def __repr__(self) -> str:
         kind = "success" if isinstance(self.outcome, Completed) else "failure"
@@ -134,15 +141,15 @@ class Delivery:
             return Delivered.DROPPED
         if not self.in_doubt:
             return Delivered.GONE
-        return Delivered.REPLACED if self._is_replacement else _DELIVERED  # an earlier try had arrived (R10)
+        return self._replaced or _DELIVERED  # an earlier try had arrived (R10)
 
     def _taken(self, answer: Answer) -> Delivered:
         if answer.detail:
             self._say(logging.WARNING, "completion_warnings", warnings=answer.detail)
         if not answer.will_retry:
             self._say_last()
-        if self._is_replacement:
-            return Delivered.REPLACED
+        if self._replaced is not None:
+            return self._replaced
         return _DELIVERED if answer.will_retry else Delivered.LAST
 
     def _success_refused(self, verdict: Verdict, detail: str, outcome: Completed) -> Delivered | Again:
@@ -153,10 +160,26 @@ class Delivery:
             case Verdict.UNKNOWN:
                 self._say(logging.ERROR, "activity_unknown_to_engine", reason=detail)
                 return Delivered.DROPPED
+        return self._refused(outcome, detail, is_too_large=verdict is Verdict.TOO_LARGE)
+
+    def _refused(self, outcome: Completed, detail: str, *, is_too_large: bool) -> Again:
         self._say(logging.ERROR, "output_refused", reason=detail)
-        self.outcome = _refused(len(self.body or b""), detail, outcome)
-        self.body, self.is_large, self._is_replacement = None, False, True
-        self.tries, self._foreign_until = 0, None
+        message = f"the engine refused the output: {detail}"
+        failure = Failed("INVALID_OUTPUT", message, retryable=False)
+        if is_too_large:
+            size = len(self.body or b"")
+            message = (
+                f"the output of {size} bytes is more than the engine or a proxy takes: return a file instead"
+            )
+            failure = Failed("OUTPUT_TOO_LARGE", message, retryable=False)
+        return self._go_on_with(failure, outcome, Delivered.REPLACED)
+
+    def _go_on_with(self, failure: Failed, outcome: Completed, end: Delivered) -> Again:
+        """Delivers a failure in place of the output, with what it has cost."""
+        self.outcome = replace(failure, usage=outcome.usage, cost_usd=outcome.cost_usd)
+        self.body, self.is_large, self._replaced = None, False, end
+        self.tries = 0
+        self._since.clear()
         return Again.NOW
 
     def is_to_blame(self, error: EngineError, successes: int) -> bool:
@@ -174,7 +197,7 @@ class Delivery:
         is_asked = isinstance(error, EngineUnavailable) and error.retry_after_s > 0
         self.is_alone = self._successes not in {None, successes} and not is_asked
         self._successes = successes
-        return type(error).is_of_the_call or isinstance(error, EngineMisconfigured) or self.is_alone
+        return type(error).is_of_the_call or self.is_alone
 
     def failed(self, error: EngineError, now: float, limit_s: float) -> Delivered | Again:
         """Notes a try without a verdict; returns the end of the delivery if it was the last, else the next try.
@@ -187,10 +210,13 @@ class Delivery:
         """
         self._say(logging.DEBUG, "outcome_not_delivered_yet", reason=str(error))
         self.in_doubt = self.in_doubt or error.in_doubt
-        is_misplaced = isinstance(error, EngineMisconfigured)
-        if isinstance(error, ForeignReply) or (is_misplaced and self.is_alone):
-            return self._foreign(error, now, limit_s if self.timeout_s is None else self.timeout_s)
-        self.tries += not is_misplaced
+        limit_s = limit_s if self.timeout_s is None else self.timeout_s
+        match error:
+            case ForeignReply(is_too_large=True):
+                return self._no_verdict(error, now, limit_s)
+            case ForeignReply() | NotAcknowledged():
+                return self._no_verdict(error, now, max(OUTAGE_S, limit_s))
+        self.tries += not isinstance(error, EngineMisconfigured)
         if isinstance(self.outcome, Failed) and self.tries >= FAIL_TRIES:
             self._say(logging.ERROR, "failure_given_up", tries=FAIL_TRIES)
             return Delivered.DROPPED
@@ -200,19 +226,39 @@ class Delivery:
             self._say(logging.WARNING, "outcome_not_taken_yet", reason=str(error))
         return Again.LATER
 
-    def _foreign(self, error: EngineError, now: float, limit_s: float) -> Delivered | Again:
-        """Treats a proxy's answers as a verdict after `limit_s` of them; logs the first."""
-        if self._foreign_until is None:
-            self._foreign_until = now + limit_s
-            self._say(
-                logging.WARNING, "outcome_refused_by_a_proxy", reason=str(error), tried_again_for_s=limit_s
-            )
-        if now < self._foreign_until:
+    def _no_verdict(
+        self, error: ForeignReply | NotAcknowledged, now: float, for_s: float
+    ) -> Delivered | Again:
+        """Waits for `for_s` of answers of one kind, of which the first is logged; then gives the outcome up."""
+        is_too_large = isinstance(error, ForeignReply) and error.is_too_large
+        kind = type(error), is_too_large
+        if kind not in self._since:
+            self._since[kind] = now
+            self._say_no_verdict(error, for_s)
+        if now < self._since[kind] + for_s:
             return Again.LATER
+        outcome = self.outcome
+        if isinstance(outcome, Failed):
+            self._say(logging.ERROR, "failure_given_up", tries=self._retries + 1, reason=str(error))
+            return Delivered.DROPPED
         self.in_doubt = False
-        words = f"{error} (not in the engine's words, for {limit_s:g} s)"
-        status = error.status if isinstance(error, ForeignReply) else 403
-        return self.answered(Answer(_IN_THE_END.get(status, Verdict.REFUSED), words))
+        words = f"{error} (for {for_s:g} s)"
+        if is_too_large:
+            return self._refused(outcome, words, is_too_large=True)
+        self._say(logging.ERROR, "output_not_delivered", reason=words)
+        failure = Failed("NOT_DELIVERED", f"the engine never took the output: {words}", retryable=True)
+        return self._go_on_with(failure, outcome, Delivered.UNDELIVERED)
+
+    def _say_no_verdict(self, error: ForeignReply | NotAcknowledged, for_s: float) -> None:
+        about = {"reason": str(error), "tried_again_for_s": for_s}
+        match error:
+            case ForeignReply(is_too_large=True):
+                self._say(logging.WARNING, "outcome_too_large_for_a_proxy", **about)
+            case ForeignReply():
+                self._say(logging.WARNING, "outcome_refused_by_a_proxy", **about)
+            case NotAcknowledged():
+                then = "a retryable failure takes the place of a result, and a failure is given up"
+                self._say(logging.WARNING, "delivery_not_acknowledged", **about, note=f"then {then}")
 
     def _say(self, level: int, event: str, **data: Any) -> None:
         say(level, event, self.who.fields(), **data)
@@ -224,18 +270,9 @@ class Delivery:
             self.who.is_last = True
             self._say(logging.ERROR, "activity_out_of_attempts", **described(outcome))
 
-    def pause_s(self, rng: Rng) -> float:
+    def pause_s(self, rng: Rng, now: float) -> float:
         """Counts a retry; returns the seconds until it, after `Again.LATER`."""
         self._retries += 1
-        return _BACKOFF.delay_s(self._retries, rng)
-
-
-def _refused(size: int, detail: str, outcome: Completed) -> Failed:
-    """Returns the failure for an output that the engine, or a proxy in front of it, will never accept."""
-    code, message = "INVALID_OUTPUT", f"the engine refused the output: {detail}"
-    if detail.startswith("status 413"):
-        code = "OUTPUT_TOO_LARGE"
-        message = (
-            f"the output of {size} bytes is more than the engine or a proxy takes: return a file instead"
-        )
-    return Failed(code, message, retryable=False, usage=outcome.usage, cost_usd=outcome.cost_usd)
+        if self._retries == 1:
+            self._failing_since = now
+        return _BACKOFF.delay_s(self._retries, rng, lasted_s=now - self._failing_since)

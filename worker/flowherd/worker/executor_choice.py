@@ -13,14 +13,16 @@ from flowherd.attempt_ids import working_for
 from flowherd.execution.in_thread import InThread
 from flowherd.execution.on_loop import OnLoop
 from flowherd.execution.permit_queues import PermitQueues
+from flowherd.ledger.permits import Demand
 from flowherd.sdk.activity_definition import ActivityDefinition, Mode
 from flowherd.sdk.error_texts import clean_message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from flowherd.execution.executor import Executor, Outlet
     from flowherd.execution.in_thread import ThreadPool
+    from flowherd.execution.moved import MovedActivities
     from flowherd.execution.run_environment import RunEnvironment
     from flowherd.isolates.isolate_pool import Isolates
     from flowherd.sdk.registry import Registry
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 20  # activities in an error
 _LOOP = Mode.LOOP  # a module constant: compared for each activity
-_SUSPECTS = "\0suspects"  # the name of their permits; the name of an activity has no NUL
+_SUSPECTS = "\0suspects"  # the pool of their permits; the name of an activity has no NUL
 
 
 class Executors:
@@ -41,6 +43,7 @@ class Executors:
         threads: the pool for blocking handlers.
         environment: the environment of the handlers.
         isolates: the pool for handlers with offload="process"; None without isolates.
+        moved: the activities that were moved to isolates; None where nothing moves. Also an attribute.
 
     """
 
@@ -51,6 +54,7 @@ class Executors:
         threads: ThreadPool,
         environment: RunEnvironment,
         isolates: Isolates | None = None,
+        moved: MovedActivities | None = None,
     ) -> None:
         registry.check()
         if isolates is None:
@@ -62,15 +66,17 @@ class Executors:
         self._environment = environment
         self._context = copy_context()  # a context that no handler has changed, copied for each
         self._permit_queues = PermitQueues(environment.permits)
+        self.moved = moved
+        self._moved_now: Mapping[str, ActivityDefinition] = {} if moved is None else moved.definitions
 
     def tell(self, outlet: Outlet) -> None:
         """Sets the outlet for the events of all handlers; called once, before any starts."""
         meter = self._environment.meter
         self._outlet = outlet
-        self._on_loop: Executor = OnLoop(meter, outlet)
+        self._on_loop: Executor = OnLoop(meter, outlet, self._moved_now, self._start_elsewhere)
         self._in_thread: Executor = InThread(self._threads, meter, outlet)
         if self._isolates is not None:
-            self._isolates.tell(outlet)
+            self._isolates.tell(outlet, self.without_isolate)
 
     # Queries of the table
 
@@ -89,7 +95,11 @@ class Executors:
     def runs_on_loop(self, name: str) -> bool:
         """True when the activity's handler runs on the event loop."""
         definition = self._registry.lookup(name)
-        return definition is not None and definition.mode is _LOOP
+        return definition is not None and definition.mode is _LOOP and name not in self._moved_now
+
+    def rivals(self, name: str) -> Collection[str]:
+        """Returns all moved activities, when this is one of them: they share CPUs. Else none."""
+        return self._moved_now.keys() if name in self._moved_now else ()
 
     # Commands of the table
 
@@ -106,19 +116,45 @@ class Executors:
         attempt.environment = self._environment
         if attempt.is_apart:
             definition = replace(definition, mode=Mode.PROCESS)
-        if attempt.is_apart or definition.max_concurrent is not None:
+        elif self.moved is not None and self.moved.has_moved:
+            definition = self.moved.placed(attempt, definition)
+        if attempt.is_apart or definition.max_concurrent is not None or definition.name in self._moved_now:
             self._start_in_turn(attempt, definition)
         else:
             self._begin(attempt, definition)
 
     def _start_in_turn(self, attempt: Attempt, definition: ActivityDefinition) -> None:
-        most, begin = definition.max_concurrent, partial(self._begin, attempt, definition)
+        begin: Callable[[], None] = partial(self._begin, attempt, definition)
+        for demand in self._demands(attempt, definition):
+            begin = partial(self._in_turn, attempt, demand, begin)
+        begin()
+
+    def _demands(self, attempt: Attempt, definition: ActivityDefinition) -> Iterator[Demand]:
+        """Yields the permits that an attempt needs, the first ones last."""
         if attempt.is_apart:
-            begin = partial(self._in_turn, attempt, _SUSPECTS, self._config.suspects_at_once, begin)
-        if most is None:
-            begin()
-        else:
-            self._in_turn(attempt, definition.name, most, begin)
+            yield Demand(_SUSPECTS, range(self._config.suspects_at_once))
+        elif self.moved is not None and definition.name in self._moved_now:
+            yield self.moved.demand(definition.name)
+        if definition.max_concurrent is not None:
+            yield Demand(definition.name, range(definition.max_concurrent))
+
+    def _in_turn(self, attempt: Attempt, demand: Demand, begin: Callable[[], None]) -> None:
+        if not self._permit_queues.enter(attempt, attempt.activity.name, demand, begin):
+            self._outlet.waits(attempt)
+
+    def without_isolate(self, attempt: Attempt, reason: str) -> bool:
+        """Starts an attempt on the loop for want of an isolate; returns False when its activity was not moved."""
+        if attempt.is_apart or self.moved is None or not self.moved.cannot_run(attempt.activity.name, reason):
+            return False
+        self._permit_queues.leave(attempt)
+        attempt.is_isolated = False
+        self.start(attempt)
+        return True
+
+    def _start_elsewhere(self, attempt: Attempt) -> None:
+        """Starts an attempt of a moved activity anew: in a queue it must not hold what those before it wait for."""
+        self._permit_queues.leave(attempt)
+        self.start(attempt)
 
     def stop(self, attempt: Attempt) -> None:
         """Stops a handler that has begun."""
@@ -132,10 +168,6 @@ class Executors:
     def permits_changed(self) -> None:
         """Starts attempts that wait for a permit, since one of the host may be free."""
         self._permit_queues.proceed()
-
-    def _in_turn(self, attempt: Attempt, name: str, most: int, begin: partial[None]) -> None:
-        if not self._permit_queues.enter(attempt, name, most, begin):
-            self._outlet.waits(attempt)
 
     def _begin(self, attempt: Attempt, definition: ActivityDefinition) -> None:
         begin = self._place if self._environment.tracing is None else self._begin_traced

@@ -13,14 +13,14 @@ from flowherd.end_forked_copies import is_copy
 from flowherd.ledger import JOURNAL_BYTES, Cell
 from flowherd.ledger.activity_counts import Ended, Took
 from flowherd.ledger.earlier_attempts import SeenRow
-from flowherd.ledger.states_and_cells import ISOLATED, PAIR, TAKEN, Claim
+from flowherd.ledger.states_and_cells import PAIR, PLACE, TAKEN, Claim
 from flowherd.ledger.usage_page import SUMS_BYTES
 from flowherd.worker.activity_log import say
 from flowherd.worker.attempt import ADMITTED, CRASHED, OVER, OVERRUN, REPORTING, RUNNING, STOPPING
 from flowherd.worker.attempt_table_types import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from flowherd.activities_and_outcomes import Activity
     from flowherd.client.engine_protocol import Engine
@@ -127,9 +127,11 @@ class LedgerRecords:
         """See `Records.follow`."""
         pair, index, writer = attempt.pair, attempt.index, self._writer
         if pair == ADMITTED:
-            writer.stands(index, pair)
+            writer.waits(index, pair)
         elif pair == RUNNING:
             writer.running(index, now=attempt.begun_at, limit_s=attempt.limit_s, apart=attempt.is_isolated)
+            if attempt.is_in_thread:
+                writer.in_thread(index)
             waited_s = attempt.begun_at - attempt.claimed_at
             self._counts.took(self._entries[attempt.activity.name], _WAIT, waited_s)
         elif pair == OVER and attempt.cancel_reason is None:
@@ -145,11 +147,12 @@ class LedgerRecords:
                 self._counts.took(self._entries[attempt.activity.name], _RUN, now - attempt.begun_at)
         if pair in _TOLD and writer.segment.states[index] & 3 != _REPORTS:
             attempt.kept = self._kept_of(attempt)
-            writer.reporting(index, attempt.kept, TAKEN | (ISOLATED if attempt.is_isolated else 0) | pair)
+            writer.reporting(index, attempt.kept, writer.segment.states[index] & PLACE | TAKEN | pair)
         elif pair == OVER:
             self._clear(attempt)
         elif pair == CRASHED:
-            writer.crashed(index, attempt.outcome.how if isinstance(attempt.outcome, Died) else "")
+            died = attempt.outcome if isinstance(attempt.outcome, Died) else Died("")
+            writer.crashed(index, died.how, died.status)
         else:
             writer.stands(index, pair)
 
@@ -224,6 +227,18 @@ class LedgerRecords:
                 for segment in self._segments
                 for record in segment.records()
                 if record.name == name
+            ),
+            default=0.0,
+        )
+
+    def busy_until(self, names: Collection[str]) -> float:
+        """See `Records.busy_until`."""
+        return max(
+            (
+                record.started_at + record.limit_s
+                for segment in self._segments
+                for record in segment.records()
+                if record.name in names and record.is_at_work
             ),
             default=0.0,
         )

@@ -17,6 +17,7 @@ from flowherd import crashpoints
 from flowherd.client.engine_protocol import Batch
 from flowherd.errors import EngineError, ReplyTooLarge
 from flowherd.ledger import Cell, Clock, Timing
+from flowherd.own_tasks import OwnTask
 from flowherd.thread_time import busy_s
 from flowherd.worker.poll_policy import PollPolicy
 
@@ -102,7 +103,7 @@ class Poller:
         self._sleep: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_when_free = 0
-        self._turn: asyncio.Task[None] | None = None
+        self._turn: OwnTask[None] | None = None
         self._is_doubt_logged = False  # since the last answer
         self.in_flight: str | None = None
 
@@ -115,7 +116,7 @@ class Poller:
         if self._mode is not PollMode.STOPPING:
             self._mode = mode
         if self._mode is not PollMode.POLLING and self._turn is not None and self.in_flight is None:
-            self._turn.cancel()
+            self._turn.end()
         self._wake()
 
     def slots_changed(self) -> None:
@@ -205,7 +206,7 @@ class Poller:
 
     async def _revocable(self, turn: Coroutine[Any, Any, None]) -> None:
         """Runs `turn` as a task, so that a change of mode can cancel it while it waits for the circuit."""
-        task = self._turn = self._loop.create_task(turn)
+        task = self._turn = OwnTask(turn)
         try:
             await task
         except asyncio.CancelledError:

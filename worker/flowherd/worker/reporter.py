@@ -106,6 +106,11 @@ class Reporter:
         while self._resting:
             self._wake()
 
+    async def aclose(self) -> None:
+        """Makes no more tries, and ends the calls under way, whose connections are closed."""
+        self.close()
+        await self._tasks.end()
+
     def _wake(self) -> None:
         """Wakes one more sender, or starts one."""
         while self._resting:
@@ -121,28 +126,20 @@ class Reporter:
         return self._large if delivery.is_large else self._queue
 
     async def _send(self) -> None:
-        """Runs a sender; when it is cancelled from outside, another one takes its place."""
-        try:
-            while not self._is_closed:
-                if self._large and self._large_left:
-                    if self._queue:
-                        self._wake()
-                    self._large_left -= 1
-                    try:
-                        await self._try(self._large.popleft(), is_long=True)
-                    finally:
-                        self._large_left += 1
-                elif self._queue:
-                    await self._try(self._queue.popleft(), is_long=False)
-                else:
-                    resting = self._loop.create_future()
-                    self._resting.append(resting)
-                    await resting
-        except asyncio.CancelledError:
-            self._unstarted += 1
-            if (self._large or self._queue) and not self._is_closed:
-                self._wake()
-            raise
+        """Runs a sender."""
+        while not self._is_closed:
+            if self._large and self._large_left:
+                if self._queue:
+                    self._wake()
+                self._large_left -= 1
+                await self._try(self._large.popleft(), is_long=True)
+                self._large_left += 1
+            elif self._queue:
+                await self._try(self._queue.popleft(), is_long=False)
+            else:
+                resting = self._loop.create_future()
+                self._resting.append(resting)
+                await resting
 
     async def _try(self, delivery: Delivery, *, is_long: bool) -> None:
         """Makes one try and handles its result; an internal error ends the delivery, never the sender."""
@@ -158,9 +155,6 @@ class Reporter:
         except Exception as error:
             log.error("internal_error", **named(delivery.who.fields()), exc_info=error)
             done = Delivered.WITHDRAWN  # else its attempt, and the drain, would wait without end
-        except asyncio.CancelledError:
-            self._queue_of(delivery).appendleft(delivery)
-            raise
         if done is Again.LATER:
             self._put_off(delivery)
         elif done is Again.NOW:
@@ -189,16 +183,14 @@ class Reporter:
         except EngineError as error:
             error.is_of_the_call = delivery.is_to_blame(error, self._circuit.successes)
             raise
-        except asyncio.CancelledError:
-            delivery.in_doubt = True
-            raise
         finally:
             self._under_way -= 1
             self._changes.note()
 
     def _put_off(self, delivery: Delivery) -> None:
-        """Schedules a later try of this delivery alone; the circuit stays open for others."""
-        due_at = self._loop.time() + delivery.pause_s(self._rng)
+        """Schedules a later try of this delivery alone; the circuit stays closed for others."""
+        now = self._loop.time()
+        due_at = now + delivery.pause_s(self._rng, now)
         heappush(self._later, (due_at, next(self._numbers), delivery))
         if self._later[0][2] is delivery:
             self._set_timer()

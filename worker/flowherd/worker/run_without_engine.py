@@ -16,6 +16,8 @@ from flowherd.worker.executor_choice import Executors
 from flowherd.worker.perform_commands import Performer
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from flowherd.activities_and_outcomes import Activity, Failed, Outcome
     from flowherd.execution.in_thread import ThreadPool
     from flowherd.execution.run_environment import RunEnvironment
@@ -66,6 +68,10 @@ class _NoRecords:
         del name
         return _now()
 
+    def busy_until(self, names: Collection[str]) -> float:
+        del names
+        return _now()
+
 
 class _Always(Admission):
     """Admission without obstacles."""
@@ -104,10 +110,12 @@ class WithoutEngine:
         admission = _Always(rules, self._records, self.executors, environment.meter, CrashHistory.none())
         self.table = AttemptTable(rules, self._records, admission, _MOST)
         self.changes = Changes()
+        grace_s = config.cancel_grace_s
         self.performer = Performer(
             self.table,
             self.executors,
             self,
+            grace_s=grace_s,
             clock=_now,
             log_completed=config.log_activities,
         )
@@ -115,7 +123,7 @@ class WithoutEngine:
     def start(self, activity: Activity) -> Attempt:
         """Starts an attempt."""
         now, batch = _now(), Batch([activity])
-        commands = self.table.polled(0, batch.activities, asked_at=now, now=now)
+        commands = self.table.polled(0, batch.activities, asked_at=now)
         attempt = self._records.newest
         assert attempt is not None
         self.performer.perform(commands)
@@ -134,7 +142,7 @@ class WithoutEngine:
     def deliver(self, attempt: Attempt) -> None:
         """See `Surroundings.deliver`; counts as delivered at once."""
         ending = Ending.LOST if isinstance(attempt.outcome, Died) else Ending.COMPLETED
-        self.performer.perform(self.table.delivered(attempt, ending, _now()))
+        self.performer.perform(self.table.delivered(attempt, ending))
 
     def reject(self, command: Reject) -> None:
         """See `Surroundings.reject`."""

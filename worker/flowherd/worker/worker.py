@@ -14,7 +14,7 @@ from flowherd.client.circuit import Circuit
 from flowherd.execution.in_thread import ThreadPool
 from flowherd.ledger import Cell, RecordWriter
 from flowherd.ledger.crash_history import CrashHistory
-from flowherd.link.messages import Stopped, stopped
+from flowherd.link.bounded_messages import stopped
 from flowherd.worker.attempt_coordinator import Attempts
 from flowherd.worker.executor_choice import Executors
 from flowherd.worker.poller import Poller, PollMode
@@ -22,13 +22,16 @@ from flowherd.worker.reporter import Reporter
 from flowherd.worker.sibling_processes import Siblings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from flowherd.client.engine_protocol import Engine
+    from flowherd.execution.moved import MovedActivities
     from flowherd.execution.run_environment import RunEnvironment
     from flowherd.isolates.isolate_pool import Isolates
     from flowherd.ledger import Segment
     from flowherd.ledger.earlier_attempts import SeenRow
+    from flowherd.link.messages import Stopped
+    from flowherd.own_tasks import OwnTask
     from flowherd.sdk.registry import Registry
     from flowherd.settings.worker_config import WorkerConfig
     from flowherd.worker.adopter import Offers
@@ -70,6 +73,7 @@ class SharedHost:
         offers: the keeper's offers for adoption, None for a worker without a keeper.
         siblings: the host's other processes, None for a worker that is alone.
         isolates: the isolates for activities with offload="process", None if there are none.
+        moved: the activities that were moved to isolates, None where nothing moves.
         rouse_keeper: called once the ledger has claims that the keeper may not have seen, with the shortest lease.
         polls_wait: True when a poll could take what this host still holds (`PollHold`).
 
@@ -81,6 +85,7 @@ class SharedHost:
     offers: Offers | None = None
     siblings: Siblings | None = None
     isolates: Isolates | None = None
+    moved: MovedActivities | None = None
     rouse_keeper: Callable[[float], None] = _nothing
     polls_wait: Callable[[], bool] = _never
 
@@ -113,7 +118,7 @@ class Worker:
         self.isolates, circuit = host.isolates, Circuit()
         self._segment, self._environment = writer.segment, environment
         self._threads = ThreadPool(config.concurrency)
-        self._executors = Executors(registry, config, self._threads, environment, host.isolates)
+        self._executors = Executors(registry, config, self._threads, environment, host.isolates, host.moved)
         self._reporter = reporter = Reporter(
             engine,
             circuit,
@@ -171,6 +176,11 @@ class Worker:
         self._segment.put(Cell.LIMIT, limit)
         self._segment.put(Cell.LIMIT_APPLIED, n)
 
+    def set_moved(self, shares: Mapping[str, float], kept: Collection[str]) -> None:
+        """Sets which activities run in isolates because they block the loop, and which are kept on it."""
+        if self._executors.moved is not None:
+            self._executors.moved.set(shares, kept)
+
     def wait_for_order(self) -> None:
         """Neither polls nor adopts before the first order, `quiet` or `resume`."""
         self._poller.set_mode(PollMode.QUIET)
@@ -226,7 +236,7 @@ class Worker:
             polling.result()  # the poller never ends by itself: this raises what ended it
         return await self._stop(polling)
 
-    async def _stop(self, polling: asyncio.Task[None]) -> Stopped:
+    async def _stop(self, polling: OwnTask[None]) -> Stopped:
         """Stops polling, waits for the poll, lets activities end and be reported, and requeues the rest."""
         self._poller.set_mode(PollMode.STOPPING)
         self._segment.put(Cell.ADOPTS, 0)
@@ -250,24 +260,28 @@ class Worker:
         if self.isolates is not None:
             self.isolates.close()
         undelivered = self._attempts.undelivered
-        ended.cancel()
+        await self._tasks.end()
         return stopped(self._attempts.released, undelivered)
 
-    def _end_polling(self, polling: asyncio.Task[None]) -> None:
+    async def aclose(self) -> None:
+        """Waits for the last calls to end, once the engine's connections are closed."""
+        await self._reporter.aclose()
+
+    def _end_polling(self, polling: OwnTask[None]) -> None:
         if not polling.done():
             log.warning(
                 "poll_abandoned",
                 worker_id=self._poller.in_flight,
                 note="what it may have claimed is handed out again when the leases end",
             )
-            polling.cancel()
+            polling.end()
 
-    async def _all_ended(self, polling: asyncio.Task[None]) -> None:
+    async def _all_ended(self, polling: OwnTask[None]) -> None:
         """Waits for the poll, whose activities are owed too, and then for all attempts."""
         await asyncio.wait({polling})
         await self._attempts.all_ended()
 
-    async def _until_due(self, work: asyncio.Task[None]) -> None:
+    async def _until_due(self, work: OwnTask[None]) -> None:
         """Waits for `work` until the time of the current order is up; a stricter order shortens the wait."""
         while not work.done():
             assert self._order is not None
@@ -276,12 +290,12 @@ class Worker:
                 return
             await self._wait(work, wait_s)
 
-    async def _wait(self, work: asyncio.Task[None], timeout_s: float | None) -> None:
+    async def _wait(self, work: OwnTask[None], timeout_s: float | None) -> None:
         """Waits for `work`, a new order, or the timeout, whichever is first."""
         self._ordered.clear()
         order = self._tasks.spawn(self._until_ordered())
         await asyncio.wait({work, order}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        order.cancel()
+        order.end()
 
     async def _until_ordered(self) -> None:
         await self._ordered.wait()

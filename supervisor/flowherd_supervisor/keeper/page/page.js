@@ -177,7 +177,7 @@ function nameRow(row) {
   made.dataset.activity = row.activity;
   const ended = row.ran > 0;
   const share = row.cpu_share === null ? "–" : number(100 * row.cpu_share, 0);
-  const advice = row.verdict === null || row.verdict === "unknown" ? "–" : row.change ? `${row.runs} → ${row.verdict}` : row.verdict;
+  const advice = row.moved ? "moved" : row.verdict === null || row.verdict === "unknown" ? "–" : row.change ? `${row.runs} → ${row.verdict}` : row.verdict;
   const cells = [
     row.activity, row.running, row.waiting, row.completed, row.failed, took(row.run_ms_p50, ended),
     took(row.run_ms_p95, ended), share, advice,

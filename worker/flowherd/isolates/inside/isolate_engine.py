@@ -115,6 +115,11 @@ class UsageKeeper:
             if not self._has_ended and not is_copy() and self._is_ours():
                 self._page.keep(sums)
 
+    def note_wait(self, *, waits: bool) -> None:
+        """Stores whether the handler waits (`await`): a death by a signal from outside is none of its doing then."""
+        if not self._has_ended and not is_copy() and self._is_ours():
+            self._page.note_wait(waits=waits)
+
     def _is_ours(self) -> bool:
         """The segment is still the worker's, which may have been killed a moment ago."""
         return self._segment.life is Life.LIVE and self._segment.get(Cell.STARTED) == self._life

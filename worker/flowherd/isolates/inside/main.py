@@ -23,17 +23,19 @@ from flowherd.activities_and_outcomes import Completed, Failed, Result
 from flowherd.errors import LifespanFailed
 from flowherd.event_loop import new_loop
 from flowherd.execution import lifespan
-from flowherd.execution.activity_costs import WholeProcess
+from flowherd.execution.activity_costs import Taken, WholeProcess
 from flowherd.execution.invoke import failure_of, invoke_async, invoke_sync
 from flowherd.execution.run_environment import RunEnvironment, ShutdownSignal
 from flowherd.exit_codes import Exit
 from flowherd.isolates.channel import Channel
 from flowherd.isolates.inside.isolate_engine import IsolateEngine
 from flowherd.isolates.inside.leftovers import Leftovers
+from flowherd.isolates.inside.wait_notes import OwnKills, noted
 from flowherd.isolates.inside.worker_connection import WorkerConnection, die_with
 from flowherd.isolates.isolate_protocol import MAX_USAGE_BYTES, Begin, Ended, LeftBehind
 from flowherd.isolates.printed_output import mark_bytes
-from flowherd.link.messages import BootFailed, Ready, boot_failed, sendable
+from flowherd.link.bounded_messages import boot_failed, sendable
+from flowherd.link.messages import BootFailed, Ready
 from flowherd.sdk.redaction import masking, secrets_of_process
 from flowherd.sdk.run_state import RunState
 from flowherd.sdk.usage_bytes import bounded
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from flowherd.execution.load_app import LoadedApp
     from flowherd.execution.run_environment import Tracing
     from flowherd.isolates.channel import Received
+    from flowherd.isolates.inside.isolate_engine import UsageKeeper
     from flowherd.ledger import Ledger
     from flowherd.sdk.activity_definition import ActivityDefinition
     from flowherd.sdk.registry import Registry
@@ -106,7 +109,9 @@ def main(setup: IsolateSetup, channel_fd: int, stdout_fd: int, stderr_fd: int, l
     engine = IsolateEngine(setup.config, setup.ledger, channel)
     environment = _environment(setup, engine, connection.shutdown, span.state, tracing)
     leftovers = Leftovers(loop)
-    ActivityLoop(loaded.registry, channel, connection, loop, engine, environment, leftovers).run()
+    own_kills = OwnKills()
+    own_kills.watch()
+    ActivityLoop(loaded.registry, channel, connection, loop, engine, environment, leftovers, own_kills).run()
     engine.close()
     if loop.is_closed():
         return Exit.INTERNAL  # the lifespan cannot be left
@@ -176,6 +181,7 @@ class ActivityLoop:
         engine: what handlers have of it.
         environment: what they see of the process.
         leftovers: of each.
+        own_kills: sees that one kills its own process.
 
     """
 
@@ -186,6 +192,7 @@ class ActivityLoop:
     engine: IsolateEngine
     environment: RunEnvironment
     leftovers: Leftovers
+    own_kills: OwnKills
 
     def run(self) -> None:
         """Returns when there are no more activities, or a handler has closed the loop that they need."""
@@ -226,13 +233,14 @@ class ActivityLoop:
             reason = f"its JSON cannot be read ({type(error).__name__})"
             return Failed("INVALID_ACTIVITY", reason, retryable=False)
         keeper, tracing = self.engine.begin(begin), self.environment.tracing
+        self.own_kills.keeper = keeper
         state = RunState(activity, self.environment, keeper)
         state.limit_s, state.who.seen = begin.limit_s, begin.seen
         state.trace = begin.trace or None
         _name(self.environment.process_index, state.ids)
         try:
             with nullcontext() if tracing is None else tracing.continuing(begin.trace):
-                outcome = self._invoke(definition, state)
+                outcome = self._invoke(definition, state, keeper)
         except BaseException as exc:  # noqa: BLE001 - an interruption, or a handler that stops our loop
             outcome = failure_of(exc, state)
         self.leftovers.disarm()
@@ -242,17 +250,17 @@ class ActivityLoop:
             state.files.close()
         return outcome
 
-    def _invoke(self, definition: ActivityDefinition, state: RunState) -> Result:
+    def _invoke(self, definition: ActivityDefinition, state: RunState, keeper: UsageKeeper) -> Result:
         self.connection.take_sigterm()  # again: a handler may have installed one of its own
         if definition.is_async:
-            task = self.loop.create_task(invoke_async(definition, state))
+            task = self.loop.create_task(noted(invoke_async(definition, state), keeper))
             with self.connection.around(state, task):
                 return self.loop.run_until_complete(task)
         with self.connection.around(state):
             return copy_context().run(invoke_sync, definition, state)  # nobody sees another one's variables
 
 
-def _ended(outcome: Completed | Failed, taken: tuple[float, float, int]) -> tuple[Ended, bytes]:
+def _ended(outcome: Completed | Failed, taken: Taken) -> tuple[Ended, bytes]:
     """The message that says how it ended, and the output."""
     cost_usd, usage = bounded(outcome.cost_usd, outcome.usage, MAX_USAGE_BYTES)
     if isinstance(outcome, Completed):

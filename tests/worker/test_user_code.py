@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from flowherd import errors
-from flowherd.process.user_frames import innermost, where_main_stands, where_stands
+from flowherd.user_code import innermost, where_main_stands, where_stands
 
 MINE = ("/srv/app/my_app.py", 7, "load")
 FROZEN = ("<frozen importlib._bootstrap>", 241, "_call_with_frames_removed")
