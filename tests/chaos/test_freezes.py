@@ -65,6 +65,21 @@ def test_n4_a_host_that_is_frozen_again_and_again_ends_no_process(world: World) 
     assert not [line for line in host.log() if line.get("event") in FAULTS]
 
 
+@pytest.mark.timeout(60)
+def test_n4_a_freeze_costs_no_handler_its_time(world: World) -> None:
+    """N4: `docker pause` for longer than their limits; those on the loop, in threads and in isolates all complete."""
+    host = world.start_host("--activity-timeout", "4", processes=2, slots=12)
+    for share in ({}, {"in_thread": 1.0}, {"in_isolate": 1.0}):
+        world.submit_work(3, (3.0, 3.0), **({"in_thread": 0.0} | share), max_attempts=1)
+    eventually(lambda: len(world.notes("start")) == 9, "9 running activities")
+    _freezes(world, host, [6.0])
+    world.until_done(20)
+    assert set(world.engine.completions_per_activity().values()) == {1}
+    assert len(world.engine.completions_per_activity()) == 9
+    assert not world.engine.entries("fail")
+    assert not [line for line in host.log() if line.get("event") in FAULTS]
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(400)
 def test_n4_leases_that_lapse_in_a_long_freeze_cost_their_handlers_and_nothing_else(tmp_path: Path) -> None:

@@ -153,9 +153,12 @@ class LedgerWatch:
         now, awake_s = times
         on_loop = segment.get(Cell.ON_LOOP) - 1
         for record in records:
-            late_s = now - record.started_at - record.limit_s
+            if not record.is_at_work:
+                continue
+            frozen_s = self._witness.lasts_s(("frozen", segment.number, record.sequence), now - awake_s)
+            late_s = now - record.started_at - record.limit_s - frozen_s
             concerns = record.is_held or record.index == on_loop  # a detached one may continue off the loop
-            if record.is_at_work and late_s > 0 and concerns:
+            if late_s > 0 and concerns:
                 yield PastLimit(
                     record.sequence,
                     record.name,

@@ -139,7 +139,19 @@ def test_n4_an_activity_is_not_taken_for_hung_because_of_a_freeze(looks: Looks, 
     patience_s = looks.state.plan.cancel_grace_s + HANG_MARGIN_S
     assert looks.at(0.5) == []
     assert looks.at(0.5 + patience_s, frozen_s=FREEZE_S) == []
-    assert looks.at(1.1 + patience_s)
+    assert looks.at(2.1 + patience_s)
+
+
+def test_n4_a_freeze_shortens_no_limit_of_a_handler_that_blocks_its_loop(
+    looks: Looks, writer: RecordWriter
+) -> None:
+    """N4: it cannot hear of the freeze, and still has nearly all of its time."""
+    looks.ledger.tick(NOW + 3600.0)
+    writer.running(0, now=NOW, limit_s=60.0)
+    patience_s = looks.state.plan.cancel_grace_s + HANG_MARGIN_S
+    assert looks.at(5.0) == []
+    assert looks.at(60.0 + patience_s - 1.0, frozen_s=2 * FREEZE_S) == []
+    assert looks.at(62.0 + patience_s)
 
 
 def test_an_activity_that_hangs_is_found_within_a_look_of_limit_and_grace(

@@ -15,8 +15,8 @@ from worker_kit import LeasedHost
 from flowherd.client.engine_protocol import Answer, Verdict
 from flowherd.errors import EngineDisconnected, EngineUnavailable, ForeignReply
 from flowherd.leases.heartbeats import PLACES
-from flowherd.leases.lease_scan import RESTS_FOR_S, ends_the_rest
-from flowherd.ledger import Host, Ledger, Standing
+from flowherd.leases.lease_scan import RESTS_FOR_S, SCAN_EVERY_S, ends_the_rest
+from flowherd.ledger import Cell, Host, Ledger, Standing
 from flowherd.ledger.attempt_history import End
 from flowherd.worker.attempt import DETACHED
 
@@ -40,6 +40,19 @@ async def test_a_lease_is_beaten_at_a_third_of_its_length_and_at_least_every_20_
     assert len(host.beats) == 1
     await asyncio.sleep(9 * interval_s)
     assert 9 <= len(host.beats) <= 12
+
+
+@virtual_time
+async def test_n4_the_time_in_which_the_host_was_frozen_is_told_to_its_workers() -> None:
+    """Without a freeze it stays 0, whatever the scans wait for."""
+    host = LeasedHost()
+    await asyncio.sleep(10.0)
+    host.claim(60.0)
+    await asyncio.sleep(10.0)
+    assert not host.segment.get(Cell.FROZEN_US)
+    asyncio.get_running_loop().now += 7.0  # type: ignore[attr-defined]
+    await asyncio.sleep(10.0)
+    assert host.segment.get(Cell.FROZEN_US) / 1e6 == pytest.approx(7.0, abs=SCAN_EVERY_S)
 
 
 @virtual_time

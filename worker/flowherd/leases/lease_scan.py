@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 import structlog
 
+from flowherd.awake_clock import FREEZE_S
 from flowherd.background import Tasks
 from flowherd.leases.adoption import OFFER_S, Adoptions
 from flowherd.leases.heartbeats import Heartbeats
@@ -81,6 +83,7 @@ class LeaseKeeper:
         self._settling: set[int] = set()  # segments
         self._settling_crashed: set[tuple[int, int]] = set()  # segments and sequences
         self._unreadable: set[tuple[int, int]] = set()
+        self._expected_at = inf  # its next look
         self._tasks = Tasks()
         self._segment_settled = asyncio.Event()
         self.woken = asyncio.Event()
@@ -89,13 +92,25 @@ class LeaseKeeper:
         """Scans for ever: five times a second while anything is held, more often during offers, else when woken."""
         loop = asyncio.get_running_loop()
         while True:
+            self._note_freeze()
             is_in_use = self.scan()
             self.woken.clear()
             rests = not is_in_use and self._rests()
             wait_s = OFFER_S if self._adoptions.waiting else SCAN_EVERY_S
-            timer = loop.call_later(RESTS_FOR_S if rests else wait_s, self.woken.set)
+            wait_s = RESTS_FOR_S if rests else wait_s
+            timer = loop.call_later(wait_s, self.woken.set)
+            self._note_freeze(wait_s)
             await self.woken.wait()
             timer.cancel()
+
+    def _note_freeze(self, waits_s: float = 0.0) -> None:
+        """Tells all workers for how long nothing ran here: they were frozen too, and lose no time by it (N4)."""
+        now = self._clock()
+        late_s, self._expected_at = now - self._expected_at, now + waits_s
+        if late_s > FREEZE_S:
+            for number in self._ledger.segments.in_use():
+                self._ledger.segments[number].add(Cell.FROZEN_US, int(late_s * 1e6))
+                self._wake(number)
 
     async def aclose(self) -> None:
         """Ends all calls, once `run` has ended and the connections are closed."""

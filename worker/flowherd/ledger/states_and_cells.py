@@ -114,6 +114,7 @@ class Cell(IntEnum):
     SETTLED = 7  # keeper
     GUILTY = 8  # supervisor: the sequence of the record that hung its process, 0 for none
     RESIDENT_BYTES = 9  # supervisor: resident memory at its last check
+    FROZEN_US = 29  # keeper: microseconds in which the host was frozen
     OPENED = 10  # worker, like all below
     LIMIT = 11
     LIMIT_APPLIED = 12

@@ -114,7 +114,6 @@ class Attempts:
             self._table,
             executors,
             self,
-            grace_s=config.cancel_grace_s,
             clock=clock,
             log_completed=config.log_activities,
         )
@@ -122,6 +121,7 @@ class Attempts:
         self._posts: list[Attempt] = []
         meter.on_turn_end = self._turn_ended
         self._is_abandoned = False
+        self._frozen_us = writer.segment.get(Cell.FROZEN_US)
         self._say_running = writer.segment.writer_of(Cell.RUNNING)
         self._say_held = writer.segment.writer_of(Cell.HELD)
 
@@ -174,8 +174,11 @@ class Attempts:
     # The keeper
 
     def heed_verdicts(self) -> None:
-        """Stops attempts whose lease the keeper found lost, and closes those that it has settled."""
+        """Stops attempts whose lease the keeper found lost, closes those that it has settled, and hears of freezes."""
         segment = self._writer.segment
+        known_us, self._frozen_us = self._frozen_us, segment.get(Cell.FROZEN_US)
+        if self._frozen_us > known_us:
+            self._table.stood_still((self._frozen_us - known_us) / 1e6)
         for attempt in self._table.owed():
             if segment.standing(attempt.index, attempt.sequence) not in FINAL:
                 continue

@@ -14,7 +14,6 @@ import structlog
 
 from flowherd.activities_and_outcomes import Completed, Died, Failed, Lost
 from flowherd.awake_clock import FREEZE_S, STEP_S
-from flowherd.ledger.states_and_cells import Handler
 from flowherd.sdk.run_state import CancelReason
 from flowherd.worker.activity_log import ActivityLog, Times, say
 from flowherd.worker.attempt import OVERRUN
@@ -67,7 +66,6 @@ class Performer:
         table: the table of attempts, which decides.
         executors: the worker's executors, whose outlet is this object.
         surroundings: the receivers of all other commands.
-        grace_s: seconds that a stopped handler has to end; a freeze of this process does not count.
         clock: monotonic seconds.
         log_completed: see `ActivityLog`.
 
@@ -79,7 +77,6 @@ class Performer:
         executors: Executors,
         surroundings: Surroundings,
         *,
-        grace_s: float,
         clock: Callable[[], float],
         log_completed: bool = False,
     ) -> None:
@@ -88,8 +85,6 @@ class Performer:
         self._says_completed = self.log.says_completed
         self._executors = executors
         self._surroundings = surroundings
-        self._late_s = max(FREEZE_S, grace_s / 4)
-        self._freeze_costs_s = min(self._late_s, grace_s / 2)
         self._clock = clock
         self._commands: list[Command] = []
         self._is_performing = False
@@ -234,7 +229,7 @@ class Performer:
     # Time
 
     def _set_timer(self) -> None:
-        """Sets the timer to the next deadline; in steps during a grace, so that a freeze within it is noticed."""
+        """Sets the timer to the next deadline."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -242,15 +237,13 @@ class Performer:
         if deadline == inf:
             return
         wait_s = max(0.0, deadline - self._clock())
-        if wait_s > STEP_S and any(one.handler is Handler.STOPPING for one in self.table.slots.attempts):
-            wait_s = STEP_S
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._time_passed, self._clock() + wait_s)
 
     def _time_passed(self, expected_at: float) -> None:
         now = self._clock()
-        late_s = now - expected_at
-        if late_s > self._late_s:
-            self.table.stood_still(late_s - self._freeze_costs_s)
+        if now - expected_at > FREEZE_S:  # perhaps the host was frozen: the keeper says so within a step
+            self._timer = asyncio.get_running_loop().call_later(STEP_S, self._time_passed, inf)
+            return
         self._wakes_at = -inf
         commands = self.table.time_passed(now)
         self._set_timer()

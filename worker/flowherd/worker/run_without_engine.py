@@ -110,12 +110,10 @@ class WithoutEngine:
         admission = _Always(rules, self._records, self.executors, environment.meter, CrashHistory.none())
         self.table = AttemptTable(rules, self._records, admission, _MOST)
         self.changes = Changes()
-        grace_s = config.cancel_grace_s
         self.performer = Performer(
             self.table,
             self.executors,
             self,
-            grace_s=grace_s,
             clock=_now,
             log_completed=config.log_activities,
         )
