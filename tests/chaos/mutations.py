@@ -181,10 +181,17 @@ MUTATIONS = (
     Mutation(
         "a proxy's answers are tried again for ten minutes",
         WORKER + "worker/delivery.py",
-        "if now < self._since[kind] + for_s:",
+        "if now < self._since[kind] + for_s or not (is_too_large or self.lease_lives()):",
         "if False:",
         UNIT
         + "worker/test_reporter_proxies.py::test_a_computed_success_outlives_a_proxy_that_answers_for_a_while",
+    ),
+    Mutation(
+        "without heartbeats a result waits for the end of an outage",
+        WORKER + "worker/delivery.py",
+        "or not (is_too_large or self.lease_lives())",
+        "",
+        UNIT + "worker/test_between.py::test_without_heartbeats_a_result_waits_for_the_end_of_the_outage",
     ),
     Mutation(
         "an error of one call alone opens no circuit",

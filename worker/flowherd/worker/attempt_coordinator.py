@@ -288,13 +288,18 @@ class Attempts:
                 outcome,
                 partial(self._delivered, attempt, outcome, time.monotonic()),
                 activity.timeout_s,
-                activity.worker_id,
-                attempt.kept,
+                (activity.worker_id, attempt.kept),
+                partial(self._lease_lives, attempt),
             )
         )
 
     def _worker_id(self, attempt: Attempt) -> str | None:
         return attempt.activity.worker_id if attempt.is_reporting and not self._is_abandoned else None
+
+    def _lease_lives(self, attempt: Attempt) -> bool:
+        """True when the engine has confirmed the lease, by a heartbeat, and it is not over."""
+        confirmed_at = self._writer.segment.last_ok(attempt.index, attempt.sequence)
+        return self._clock() - confirmed_at < attempt.lease_s
 
     def _delivered(self, attempt: Attempt, outcome: Result, began: float, end: Delivered) -> None:
         ending, told = _ENDINGS[end], outcome if isinstance(outcome, Failed) else None

@@ -4,8 +4,10 @@
 
 A delivery is not an outcome: an undelivered success stays a success. It becomes a failure only when the engine itself
 refuses its bytes for good (protocol.md §6.4, faults.md E5, E6, E27), or when for ten minutes, or the activity's own
-limit if that is longer, only others have answered in the engine's place, counted from the first such answer (faults.md
-N7): then a retryable one. A 413 of a proxy speaks of this body alone, and ends it after the activity's limit.
+limit if that is longer, only others have answered in the engine's place, counted from the first such answer, although
+heartbeats go through (faults.md N7): then a retryable one. Without heartbeats it is an outage of everything: a failure
+could not be told either, and the engine may still take the success at its end (protocol.md fact 7). A 413 of a proxy
+speaks of this body alone, and ends it after the activity's limit.
 """
 
 from __future__ import annotations
@@ -71,8 +73,8 @@ class Delivery:
         outcome: the outcome, the same at every try.
         on_done: called once, with the result.
         timeout_s: the activity's own limit, None without one.
-        sent_as: the worker_id for which `body` was encoded.
-        body: the encoded completion, if it exists already.
+        kept: the worker_id for which a completion is encoded already, and its bytes.
+        lease_lives: True while the engine confirms the lease, so that a failure in place of the outcome would reach it.
 
     Attributes:
         is_large: True when its body is large and takes long to send (faults.md N8).
@@ -84,7 +86,8 @@ class Delivery:
 
     __slots__ = (
         "_failing_since", "_replaced", "_retries", "_since", "_successes", "activity_id", "body", "in_doubt",
-        "is_alone", "is_large", "on_done", "outcome", "sent_as", "timeout_s", "tries", "who", "worker_id",
+        "is_alone", "is_large", "lease_lives", "on_done", "outcome", "sent_as", "timeout_s", "tries", "who",
+        "worker_id",
     )  # fmt: skip
 
     def __init__(
@@ -94,8 +97,8 @@ class Delivery:
         outcome: Completed | Failed,
         on_done: Callable[[Delivered], None],
         timeout_s: float | None = None,
-        sent_as: str = "",
-        body: bytes | None = None,
+        kept: tuple[str, bytes | None] = ("", None),
+        lease_lives: Callable[[], bool] = lambda: True,
     ) -> None:
         self.who = who
         self.activity_id = who.activity_id
@@ -103,8 +106,8 @@ class Delivery:
         self.outcome = outcome
         self.on_done = on_done
         self.timeout_s = timeout_s
-        self.sent_as = sent_as
-        self.body = body
+        self.sent_as, self.body = kept
+        self.lease_lives = lease_lives
         self.is_large = isinstance(outcome, Completed) and len(outcome.output) > LARGE_BODY_BYTES
         self.in_doubt = self.is_alone = False
         self._replaced: Delivered | None = None
@@ -229,20 +232,20 @@ class Delivery:
     def _no_verdict(
         self, error: ForeignReply | NotAcknowledged, now: float, for_s: float
     ) -> Delivered | Again:
-        """Waits for `for_s` of answers of one kind, of which the first is logged; then gives the outcome up."""
+        """Waits for `for_s` of answers of one kind, of which the first is logged, and then for a living lease."""
         is_too_large = isinstance(error, ForeignReply) and error.is_too_large
         kind = type(error), is_too_large
         if kind not in self._since:
             self._since[kind] = now
             self._say_no_verdict(error, for_s)
-        if now < self._since[kind] + for_s:
+        if now < self._since[kind] + for_s or not (is_too_large or self.lease_lives()):
             return Again.LATER
         outcome = self.outcome
         if isinstance(outcome, Failed):
             self._say(logging.ERROR, "failure_given_up", tries=self._retries + 1, reason=str(error))
             return Delivered.DROPPED
         self.in_doubt = False
-        words = f"{error} (for {for_s:g} s)"
+        words = f"{error} (for {now - self._since[kind]:.0f} s)"
         if is_too_large:
             return self._refused(outcome, words, is_too_large=True)
         self._say(logging.ERROR, "output_not_delivered", reason=words)
