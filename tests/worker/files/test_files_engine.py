@@ -227,6 +227,20 @@ async def test_a_proxys_answer_about_a_file_is_no_verdict(server, scripted, stat
     assert len(server.of("report.csv")) == 2 * TRIES
 
 
+async def test_a_page_in_the_place_of_a_file_is_no_file(server, scripted):
+    """N22: a login page has a length too; the engine sends every file as an attachment (protocol.md §9.2)."""
+    page = {"content-type": "text/html; charset=utf-8"}
+    file = {**page, "content-disposition": 'attachment; filename="report.csv"'}
+    server.script(
+        "report.csv", Play(200, b"<html>log in</html>", page), Play(200, b"<html>a file</html>", file)
+    )
+    assert (await scripted.context().download_file(REFERENCE)).read_bytes() == b"<html>a file</html>"
+    server.always("report.csv", Play(200, b"<html>log in</html>", page))
+    with pytest.raises(FileTransferFailed, match="status 200: <html>log in") as raised:
+        await scripted.context().download_file(REFERENCE)
+    assert raised.value.retryable
+
+
 async def test_a_download_that_stalls_fails_its_try(server, scripted):
     hold = asyncio.Event()
     server.script("report.csv", Play(200, CONTENT, hold=hold), Play(200, CONTENT))

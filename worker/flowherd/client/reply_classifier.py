@@ -115,9 +115,14 @@ def is_receipt(reply: Reply) -> bool:
     )
 
 
-def begins_content(status: int) -> bool:
-    """True when the head of a reply says that the content of a file follows."""
-    return status == _OK
+def begins_content(head: Reply) -> bool:
+    """True when the head of a reply says that the content of a file follows.
+
+    The engine sends each file as an attachment (protocol.md §9.2): another page of HTML is somebody's own.
+    """
+    is_attached = head.headers.get("content-disposition", "").startswith("attachment")
+    is_page = head.headers.get("content-type", "").startswith("text/html")
+    return head.status == _OK and (is_attached or not is_page)
 
 
 def refuses_token(status: int) -> bool:

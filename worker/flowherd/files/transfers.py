@@ -135,9 +135,10 @@ class EngineFiles:
     async def _receive(self, reference: FileReference, sink: Incoming) -> None:
         place = f"GET {self._api_url}{reference.route}"
         async with self._trying() as progress, self._client.stream("GET", reference.route) as response:
-            if not begins_content(response.status_code):
+            head = Reply(response.status_code, response.headers, b"")
+            if not begins_content(head):
                 raise refusal(await _whole(response), place)
-            sink.begin(announced_size(Reply(response.status_code, response.headers, b"")))
+            sink.begin(announced_size(head))
             async for chunk in response.aiter_raw():
                 sink.write(chunk)
                 progress.moved(len(chunk))
