@@ -467,12 +467,11 @@ MUTATIONS = (
         "test_n4_a_freeze_longer_than_the_limit_ends_no_process_but_the_limit_does",
     ),
     Mutation(
-        "a grace is not used up by a freeze",
-        WORKER + "worker/perform_commands.py",
-        "self.table.stood_still(late_s - self._freeze_costs_s)",
+        "a freeze uses up no limit and no grace",
+        WORKER + "worker/attempt_coordinator.py",
+        "self._table.stood_still((self._frozen_us - known_us) / 1e6)",
         "pass",
-        UNIT
-        + "execution/test_runner.py::test_n4_a_handler_that_is_frozen_within_its_grace_has_the_rest_of_it_afterwards",
+        "tests/chaos/test_freezes.py::test_n4_a_freeze_costs_no_handler_its_time",
     ),
     Mutation(
         "closed streams are opened before anything else",

@@ -36,7 +36,7 @@ def test_what_blocks_the_loop_is_moved_said_shown_and_brought_back_by_an_order(
     assert pid_of(engine, "blocks") in workers
     [line] = host.wait_for_log("activity_moved")
     assert (line["name"], line["place"].rpartition("/")[2]) == ("blocks", "unnamed_app.py:22")
-    assert line["blocked_s"] >= 0.25
+    assert 0.05 < line["blocked_s"] < 1.0, "without the time in which it waited for a CPU"
     assert pid_of(engine, "blocks", text="ä" * 70_000) not in workers
     assert pid_of(engine, "stays") in workers, "its author has said where it runs"
 
